@@ -152,14 +152,17 @@ fn totals<'a>(model: &Model, screen: &Screen<'_>) -> Vec<Line<'a>> {
     );
     let drops = match reasons(&totals.drops) {
         words if words.is_empty() => Line::from("drops     none"),
-        words => Line::from(vec![Span::from("drops     "), screen.span(words, Tone::Notice)]),
+        words => {
+            let words = cut(&words, width.saturating_sub("drops     ".len()), Cut::End);
+            Line::from(vec![Span::from("drops     "), screen.span(words, Tone::Notice)])
+        }
     };
     vec![
         Line::from(head),
         Line::from(traffic),
         Line::from(replies),
         drops,
-        Line::from(format!("maps      {}", maps(model))),
+        Line::from(cut(&format!("maps      {}", maps(model)), width, Cut::End)),
     ]
 }
 
@@ -287,10 +290,9 @@ fn help(screen: &mut Screen<'_>, height: usize) {
     lines.push(format!("             {}", orders[4..].join(", ")));
     lines.push("q            end; also Ctrl-C".to_owned());
     lines.push(String::new());
-    lines.push(
-        "UP: backends that take new flows, of all. CHECK: median latency of the last checks,".to_owned(),
-    );
-    lines.push("MAX the highest. RPKT/s and RBIT/s: replies. Rates are of the last interval.".to_owned());
+    lines.push("UP: backends that take new flows, of all. RPKT/s and RBIT/s: replies.".to_owned());
+    lines.push("CHECK: median latency of the last checks, MAX the highest.".to_owned());
+    lines.push("Rates are those of the last interval.".to_owned());
     for line in lines.into_iter().take(height.saturating_sub(1)) {
         screen.line(Line::from(line));
     }

@@ -124,6 +124,27 @@ fn the_line_of_the_selected_row_has_its_fault() {
     );
 }
 
+/// A line that runs out of the window loses its last words without a sign.
+#[test]
+fn no_line_of_the_list_of_keys_is_cut_and_long_lists_say_that_they_go_on() {
+    let mut status = status(three());
+    status.interfaces[0].drops = drops(&[
+        ("malformed", 7),
+        ("no_backend", 6),
+        ("acl", 5),
+        ("rate_limited", 4),
+    ]);
+    status.maps = (0..9).map(|_| status.maps[0].clone()).collect();
+    let mut model = model(status);
+    let shown = screen(&mut model, 80, 24);
+    for begin in ["drops", "maps"] {
+        assert!(line(&shown, begin).ends_with('…'), "{}", line(&shown, begin));
+    }
+    model.key(Key::Char('?'));
+    let (narrow, wide) = (screen(&mut model, 80, 24), screen(&mut model, 200, 24));
+    assert_eq!(narrow[5..], wide[5..]);
+}
+
 #[test]
 fn the_last_backend_is_not_drained_unawares() {
     let mut model = model(status(vec![service("web", vec![backend("b0")])]));
