@@ -7,7 +7,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{parser::FileParser, refusals::Refusals, reloads::Reloads};
 use crate::{
-    config::DaemonSettings,
+    config::{
+        DaemonSettings,
+        lb::{changed_since_start, needs_restart},
+    },
     config_file::ConfigFile,
     control::{ControlHandle, Observer},
     datapath::{Interfaces, Monitor, MonitorError, MonitorFilter, ReadFlows, WriterHandle},
@@ -127,6 +130,8 @@ pub struct Api {
     pub parts: PartBoard,
     /// The start settings of the daemon.
     pub settings: DaemonSettings,
+    /// Those of the configuration file at that time, without options of `lb run`, if it could be used.
+    pub file_at_start: Option<DaemonSettings>,
     /// When the daemon started.
     pub started: SystemTime,
     /// Permits for clients that follow events.
@@ -143,4 +148,14 @@ pub struct Api {
     pub cancel: CancellationToken,
     /// Tasks that the daemon waits for when it leaves.
     pub tracker: TaskTracker,
+}
+
+impl Api {
+    /// What the daemon's own file changes that only the next start reads.
+    pub(super) fn waits_for_restart(&self, file: &DaemonSettings) -> Vec<String> {
+        match &self.file_at_start {
+            Some(at_start) => changed_since_start(&self.settings, at_start, file),
+            None => needs_restart(&self.settings, file),
+        }
+    }
 }

@@ -19,7 +19,6 @@ use super::{
 use crate::{
     author::Author,
     chain::chain,
-    config::lb::needs_restart,
     config_file::{self, FileError, with_details},
     control::Change,
     state::{removals::MayRemove, stored::FileOrder},
@@ -120,7 +119,7 @@ async fn attempt(api: &Api, by: Option<Author>, may: MayRemove) -> Result<Change
             });
         }
     };
-    let restart = needs_restart(&api.settings, &config.daemon);
+    let restart = api.waits_for_restart(&config.daemon);
     let change = Change::File(Arc::new(config), FileOrder::Reload, may);
     let outcome = api.control.by(by).change(change, None, false).await;
     let outcome = outcome.map_err(|error| Refused {

@@ -213,6 +213,7 @@ fn api(
         hosts: tokio::sync::watch::channel(Arc::default()).1,
         parts: PartBoard::new(Arc::clone(&rig.events)),
         settings: DaemonSettings::default(),
+        file_at_start: Some(DaemonSettings::default()),
         started: SystemTime::UNIX_EPOCH,
         looks: Arc::default(),
         journal_permits: Arc::new(Semaphore::new(MAX_JOURNAL_READS)),

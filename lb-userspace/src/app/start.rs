@@ -54,6 +54,8 @@ impl Daemon {
         serving: Handle,
     ) -> Result<Self, RunError> {
         let config = ConfigFile::of(&flags.config).map(Arc::new);
+        let file_at_start = file.as_ref().and_then(|file| file.as_ref().ok());
+        let file_at_start = file_at_start.map(|file| file.daemon.clone());
         let events = Arc::new(EventLog::after(Journal::new(&settings.state_dir).last()));
         let board = PartBoard::new(Arc::clone(&events));
         let sockets = sockets::listen(&settings).await?;
@@ -199,6 +201,7 @@ impl Daemon {
             hosts,
             parts: board.clone(),
             settings: settings.clone(),
+            file_at_start,
             started: SystemTime::now(),
             looks: Arc::default(),
             journal_permits: Arc::new(Semaphore::new(api::MAX_JOURNAL_READS)),

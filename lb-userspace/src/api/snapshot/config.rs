@@ -45,6 +45,12 @@ pub(super) fn state(api: &Api, view: &ControlView) -> (ConfigState, Vec<Problem>
             (compared.by_command, pending)
         }
     };
+    if let Some(Ok(file)) = api.config.as_ref().map(|file| file.content()).as_deref() {
+        for key in api.waits_for_restart(&file.daemon) {
+            let message = format!("{key}, and the file has another value now");
+            problems.push(problem(message, "systemctl restart lb, which loses no packet"));
+        }
+    }
     let of_store = api.store.problems();
     problems.extend(of_store.into_iter().map(|of| problem(of.message, &of.hint)));
     let state = ConfigState {

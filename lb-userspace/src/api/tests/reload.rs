@@ -56,6 +56,33 @@ async fn reload_shows_what_changed_or_every_error() {
     assert_eq!(authors, [true, true], "who tried it: {events:?}");
 }
 
+/// Otherwise a reload with another interface does nothing, and an operator looks elsewhere.
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_a_restart_is_a_warning_and_stays_a_problem() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let server = Server::start_with(ConfigFile::of(&[file.path().to_owned()])).await;
+    let exported = server.client.text("/v1/export").await.unwrap();
+    let of_eth7 = exported.clone() + "\n[lb]\ninterfaces = [\"eth7\"]\n";
+    let problems = async || {
+        server
+            .client
+            .get::<types::Status>("/v1/status")
+            .await
+            .unwrap()
+            .problems
+    };
+    for (text, count) in [(&of_eth7, 1), (&exported, 0)] {
+        std::fs::write(file.path(), text).unwrap();
+        let changed = reload(&server).await.unwrap();
+        assert_eq!(changed.warnings.len(), count, "{changed:?}");
+        let problems = problems().await;
+        let waits = problems
+            .iter()
+            .filter(|problem| problem.message.contains("`interfaces`"));
+        assert_eq!(waits.count(), count, "{problems:?}");
+    }
+}
+
 #[tokio::test]
 async fn reload_without_a_file_names_another_way() {
     let server = Server::start().await;

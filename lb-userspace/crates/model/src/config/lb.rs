@@ -111,15 +111,36 @@ pub fn needs_restart(running: &DaemonSettings, file: &DaemonSettings) -> Vec<Str
         field.key.needs_restart && !field.is_default && !runs.is_some_and(|runs| has(runs, field))
     };
     let file = fields::daemon(file);
-    file.iter()
-        .filter(is_new)
-        .map(|field| {
-            format!(
-                "`{}` of [lb] is read at the start of the daemon only",
-                field.key.name
-            )
-        })
-        .collect()
+    file.iter().filter(is_new).map(at_start_only).collect()
+}
+
+/// Keys of the daemon's own file that only a start reads and that have another value than in the file that it started with. What options
+/// of `lb run` override does not count: the next start has them, too.
+pub fn changed_since_start(
+    running: &DaemonSettings,
+    at_start: &DaemonSettings,
+    file: &DaemonSettings,
+) -> Vec<String> {
+    let (running, at_start) = (fields::daemon(running), fields::daemon(at_start));
+    let of =
+        |fields: &[Field], field: &Field| fields.iter().position(|other| other.key.name == field.key.name);
+    let is_changed = |field: &&Field| {
+        let before = of(&at_start, field).and_then(|at| at_start.get(at));
+        let runs = of(&running, field).and_then(|at| running.get(at));
+        let (Some(before), Some(runs)) = (before, runs) else {
+            return false;
+        };
+        field.key.needs_restart && before.value != field.value && has(runs, before)
+    };
+    let file = fields::daemon(file);
+    file.iter().filter(is_changed).map(at_start_only).collect()
+}
+
+fn at_start_only(field: &Field) -> String {
+    format!(
+        "`{}` of [lb] is read at the start of the daemon only",
+        field.key.name
+    )
 }
 
 /// Whether the running value is that of the file; a list has all items of the file's, since flags add to it.
@@ -155,6 +176,42 @@ mod tests {
             ..DaemonSettings::default()
         };
         assert_eq!(needs_restart(&running, &file).len(), 2);
+    }
+
+    #[test]
+    fn what_a_file_changes_after_the_start_needs_a_restart_unless_an_option_overrides_it() {
+        let on = |interfaces: &[&str]| DaemonSettings {
+            interfaces: interfaces.iter().map(|name| (*name).to_owned()).collect(),
+            ..DaemonSettings::default()
+        };
+        let changed = |running: &[&str], at_start: &[&str], file: &[&str]| {
+            changed_since_start(&on(running), &on(at_start), &on(file)).len()
+        };
+        assert_eq!(changed(&["eth0"], &["eth0"], &["eth0"]), 0);
+        assert_eq!(changed(&["eth0"], &["eth0"], &["eth0", "eth1"]), 1, "added");
+        assert_eq!(
+            changed(&["eth0", "eth1"], &["eth0", "eth1"], &["eth0"]),
+            1,
+            "removed"
+        );
+        assert_eq!(
+            changed(&["eth0", "eth1"], &["eth0"], &[]),
+            1,
+            "beside that of an option"
+        );
+        let by_option = DaemonSettings {
+            metrics: "127.0.0.1:1".parse().unwrap(),
+            ..on(&["eth0"])
+        };
+        let file = DaemonSettings {
+            metrics: "127.0.0.1:2".parse().unwrap(),
+            ..on(&["eth0"])
+        };
+        assert_eq!(changed_since_start(&by_option, &on(&["eth0"]), &file).len(), 0);
+        assert_eq!(
+            changed_since_start(&on(&["eth0"]), &on(&["eth0"]), &file).len(),
+            1
+        );
     }
 
     /// Otherwise a reload with another value would do nothing, and say nothing.
