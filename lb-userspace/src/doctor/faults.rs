@@ -103,7 +103,7 @@ fn of_backend(setup: &Setup, facts: &Facts, service: &Service, backend: &Backend
     Some(loss(finding.message, finding.remedies, true))
 }
 
-/// Why frames do not reach a backend, although it has a route.
+/// Why frames do not reach a backend, or its replies this program, although it has a route.
 fn lost_on_the_way(
     setup: &Setup,
     facts: &Facts,
@@ -114,19 +114,22 @@ fn lost_on_the_way(
     let mode = backend.mode.unwrap_or(service.mode);
     let address = backend.address.ip();
     let found = paths::direct(facts, backend.name.as_str(), address, mode, &way.state);
-    found.filter(|finding| finding.level == Level::Fail).or_else(|| {
-        let link = facts.links.iter().find(|link| link.ifindex == way.ifindex)?;
-        let is_own = facts.interfaces(setup).any(|own| own.ifindex == link.ifindex);
-        let found = if is_own {
-            transmit(setup, facts, link)
-        } else {
-            paths::exit(setup, facts, link).filter(|finding| finding.level == Level::Fail)
-        };
-        found.map(|finding| Finding {
-            message: on_link(&finding),
-            ..finding
+    found
+        .filter(|finding| finding.level == Level::Fail)
+        .or_else(|| {
+            let link = facts.links.iter().find(|link| link.ifindex == way.ifindex)?;
+            let is_own = facts.interfaces(setup).any(|own| own.ifindex == link.ifindex);
+            let found = if is_own {
+                transmit(setup, facts, link)
+            } else {
+                paths::exit(setup, facts, link).filter(|finding| finding.level == Level::Fail)
+            };
+            found.map(|finding| Finding {
+                message: on_link(&finding),
+                ..finding
+            })
         })
-    })
+        .or_else(|| paths::replies_elsewhere(setup, facts, backend.name.as_str(), address, mode, way))
 }
 
 fn transmit(setup: &Setup, facts: &Facts, link: &HostLink) -> Option<Finding> {

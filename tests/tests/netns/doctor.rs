@@ -432,6 +432,24 @@ fn backends_that_cannot_be_reached_are_recognised() -> Result<()> {
         expect(name, check("nat", address)?, "path", "fail", "web/b0", words)
     };
 
+    let one = |mode: &str| -> Result<String> {
+        let config = config(&[patient.with_backend(mode, &there)?]);
+        Ok(config.replace(", \"back\"", ""))
+    };
+    expect(
+        "the clients' interface alone",
+        patient.diagnose(&[], &one("nat")?, &[])?,
+        "replies",
+        "fail",
+        "web/b0",
+        &["come in by back", "name back"],
+    )?;
+    let (_, findings) = patient.diagnose(&[], &one("ipip")?, &[])?;
+    ensure!(
+        !findings.iter().any(|finding| finding["check"] == "replies"),
+        "{findings:#?}"
+    );
+
     let vip = SocketAddr::new(net.vip(Family::V4, 1), SERVICE_PORT);
     let result = patient.diagnose(&[], &config(&[Service::tcp("web", vip)]), &[])?;
     expect(
@@ -791,19 +809,35 @@ fn service_whose_only_interface_is_down_is_broken_until_it_is_up() -> Result<()>
     let _lane = Lane::shared()?;
     let mut site = Site::new(Shape::TwoArmed, 1)?;
     let lb = site.net.lb.ns.clone();
-    // Backends are reached by an interface without the program.
-    site.daemon = Daemon::new(&lb, &["front"])?.config(&file(&[site.web(Family::V4, &[1])]))?;
+    // Backends are reached by an interface without the program, which gets no replies of mode nat.
+    let direct = Service::tcp(
+        "direct",
+        SocketAddr::new(site.net.vip(Family::V4, 1), SERVICE_PORT),
+    )
+    .keys("mode = \"l2dsr\"")
+    .backend("b0", site.net.backends[0].socket(Family::V4, HTTP_PORT), 1);
+    let services = file(&[site.web(Family::V4, &[1]), direct]);
+    site.daemon = Daemon::new(&lb, &["front"])?.config(&services)?;
     site.daemon.start()?;
     let cli = site.daemon.cli();
-    let is = |expected: &str| {
-        wait::until_true(&format!("it is {expected}"), Duration::from_secs(20), || {
-            Ok(state(&cli, "web4")?.0 == expected)
-        })
+    let service_is = |service: &str, expected: &str| {
+        wait::until_true(
+            &format!("{service} is {expected}"),
+            Duration::from_secs(20),
+            || Ok(state(&cli, service)?.0 == expected),
+        )
     };
+    service_is("web4", "broken")?;
+    let (_, remedies) = state(&cli, "web4")?;
+    ensure!(
+        remedies.iter().any(|remedy| remedy.contains("name back")),
+        "{remedies:?}"
+    );
+    let is = |expected: &str| service_is("direct", expected);
     is("ok")?;
     lb.ip("link set front down")?;
     is("broken")?;
-    let (_, remedies) = state(&cli, "web4")?;
+    let (_, remedies) = state(&cli, "direct")?;
     lb.run("sh", &["-c", remedies.last().context("no remedy")?])?;
     is("ok")
 }

@@ -22,6 +22,8 @@ use crate::{
     state::{backend::Backend, service::Service},
 };
 
+/// Drivers of interfaces whose frames pass another interface first, on which the program may run.
+const ABOVE_OTHERS: [&str; 6] = ["bridge", "bonding", "team", "macvlan", "ipvlan", "openvswitch"];
 /// MTU of most clients' networks: longer packets seldom come from outside.
 const USUAL_MTU: u32 = 1500;
 
@@ -117,6 +119,7 @@ fn of_backend(setup: &Setup, facts: &Facts, service: &Service, backend: &Backend
         reach(facts, &subject, address, &way.state),
         direct(facts, &subject, address, mode, &way.state),
         headroom(setup, facts, &subject, address, mode, way),
+        replies_elsewhere(setup, facts, &subject, address, mode, way),
     ];
     findings.into_iter().flatten().collect()
 }
@@ -201,6 +204,52 @@ fn headroom(
         Finding::warn("headroom", subject, message)
             .remedy(format!("ip link set dev {name} mtu {needed} # and the same on the switch and the backend"))
             .remedy(format!("clients' MSS of at most {}", fits.saturating_sub(40)))
+    })
+}
+
+/// A backend of mode nat replies to the address that packets leave with. If that is on the backend's own network, by an interface without
+/// the program, the kernel gets the replies and knows no such connection.
+pub(in super::super) fn replies_elsewhere(
+    setup: &Setup,
+    facts: &Facts,
+    subject: &str,
+    address: IpAddr,
+    mode: Mode,
+    way: &HostWay,
+) -> Option<Finding> {
+    let NextHopState::Reached {
+        via,
+        interface,
+        source,
+        ..
+    } = &way.state
+    else {
+        return None;
+    };
+    let link = facts.link(interface)?;
+    let is_served = |own: &HostLink| own.ifindex == link.ifindex || own.ifindex == way.ifindex;
+    // Behind a router, replies may take another way.
+    if mode != Mode::Nat || *via != address || facts.interfaces(setup).any(is_served) {
+        return None;
+    }
+    let driver = facts.devices.get(&way.ifindex)?.driver.as_str();
+    let mut sources = setup.desired.settings.snat_addresses.to_vec();
+    sources.retain(|given| given.is_ipv4() == address.is_ipv4());
+    if sources.is_empty() {
+        sources.extend(source);
+    }
+    let is_there = |source: &IpAddr| {
+        let mut on_link = facts.addresses.iter().filter(|own| own.ifindex == link.ifindex);
+        on_link.any(|own| own.address == *source)
+    };
+    let is_certain = !ABOVE_OTHERS.contains(&driver) && !sources.is_empty() && sources.iter().all(is_there);
+    is_certain.then(|| {
+        let message = format!("its replies come in by {interface}, on which the program does not run");
+        Finding::fail("replies", subject, message)
+            .remedy(format!(
+                "name {interface}, too, in `interfaces` in [lb] of the file, then systemctl restart lb"
+            ))
+            .remedy(format!("lb run … --iface {interface}"))
     })
 }
 

@@ -23,6 +23,11 @@ fn router() -> IpAddr {
     IpAddr::from([10, 0, 9, 9])
 }
 
+/// The address that packets leave with.
+fn source() -> IpAddr {
+    IpAddr::from([10, 0, 0, 254])
+}
+
 fn vip(setup: &Setup) -> IpAddr {
     setup.desired.services.values().next().unwrap().key.address
 }
@@ -103,7 +108,7 @@ fn over_vlans(setup: &Setup, facts: &mut Facts, vlans: u32) {
 
 #[test]
 fn every_way_to_lose_flows_is_a_fault() {
-    let cases: [Broken; 15] = [
+    let cases: [Broken; 17] = [
         (
             "all interfaces down",
             Mode::Nat,
@@ -170,6 +175,29 @@ fn every_way_to_lose_flows_is_a_fault() {
             },
             None,
             "a: interface eth1: packets to backends",
+        ),
+        (
+            "replies come in where no program runs",
+            Mode::Nat,
+            |setup, facts| {
+                setup.interfaces.pop();
+                setup.running.remove("eth1");
+                own(facts, 3, source(), 24);
+            },
+            None,
+            "a: its replies come in by eth1, on which the program does not run",
+        ),
+        (
+            "replies of one of two come in where no program runs",
+            Mode::Ipip,
+            |setup, facts| {
+                setup.interfaces.pop();
+                setup.running.remove("eth1");
+                own(facts, 3, source(), 24);
+                with_service(setup, |service| service.backends[0].mode = Some(Mode::Nat));
+            },
+            Some("a"),
+            "its replies come in by eth1",
         ),
         (
             "one of two behind a router",
@@ -276,7 +304,7 @@ fn every_way_to_lose_flows_is_a_fault() {
 
 #[test]
 fn machines_that_work_in_part_have_no_faults() {
-    let cases: [(&str, Mode, Change); 15] = [
+    let cases: [(&str, Mode, Change); 18] = [
         (
             "an address of a server's loopback interface",
             Mode::L2dsr,
@@ -337,6 +365,37 @@ fn machines_that_work_in_part_have_no_faults() {
                     way.ifindex = 4;
                 }
                 setup.running.insert("eth0".to_owned(), XdpMode::Generic);
+            },
+        ),
+        (
+            "replies come in by the port of a bridge",
+            Mode::Nat,
+            |setup, facts| {
+                setup.interfaces.pop();
+                setup.running.remove("eth1");
+                own(facts, 3, source(), 24);
+                facts.devices.get_mut(&3).unwrap().driver = "bridge".to_owned();
+            },
+        ),
+        (
+            "replies come in by the other interface",
+            Mode::Nat,
+            |setup, facts| {
+                setup.interfaces.pop();
+                setup.running.remove("eth1");
+                own(facts, 2, source(), 24);
+            },
+        ),
+        (
+            "a router may send replies by the other interface",
+            Mode::Nat,
+            |setup, facts| {
+                setup.interfaces.pop();
+                setup.running.remove("eth1");
+                own(facts, 3, source(), 24);
+                for backend in [0, 1] {
+                    reach(facts, address_of(setup, backend), router(), 3);
+                }
             },
         ),
         ("a static route leads here", Mode::Nat, |setup, facts| {
