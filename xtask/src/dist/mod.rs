@@ -1,6 +1,7 @@
 //! `cargo xtask dist`: a release in all forms that users install: archive, packages for Debian and for RPM, container image; with
 //! checksums and a bill of materials. The same sources, toolchain and `SOURCE_DATE_EPOCH` give the same bytes.
 
+mod again;
 mod arch;
 mod cross;
 mod deb;
@@ -20,6 +21,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use clap::ValueEnum as _;
 
 use self::{
     arch::Arch,
@@ -44,6 +46,9 @@ pub(crate) struct Options {
     /// Pack this program instead of building one
     #[arg(long, value_name = "FILE")]
     binary: Option<PathBuf>,
+    /// Make it a second time, from a fresh clone in other surroundings, and fail if a byte differs
+    #[arg(long)]
+    check: bool,
     /// Install packages without asking
     #[arg(long)]
     yes: bool,
@@ -76,7 +81,32 @@ enum Processors {
     All,
 }
 
+/// The file with the checksums of the others.
+const SUMS: &str = "SHA256SUMS";
+
 impl Options {
+    /// What to make of what and for which processors, as the command line says it.
+    fn words(&self) -> Result<Vec<String>> {
+        let word =
+            |value: Option<clap::builder::PossibleValue>| value.map(|value| value.get_name().to_owned());
+        let mut words: Vec<String> = self
+            .forms
+            .iter()
+            .filter_map(|form| word(form.to_possible_value()))
+            .collect();
+        if self.all {
+            words.push("--all".to_owned());
+        }
+        if let Some(arch) = self.arch.and_then(|arch| word(arch.to_possible_value())) {
+            words.extend(["--arch".to_owned(), arch]);
+        }
+        if let Some(binary) = &self.binary {
+            let binary = fs::canonicalize(binary).with_context(|| format!("no {}", binary.display()))?;
+            words.extend(["--binary".to_owned(), binary.display().to_string()]);
+        }
+        Ok(words)
+    }
+
     fn archs(&self) -> Result<Vec<Arch>> {
         let archs = match self.arch {
             Some(Processors::X86_64) => vec![Arch::X86_64],
@@ -99,9 +129,9 @@ impl Options {
 /// When the release does not build, or a form cannot be made.
 pub(crate) fn command(workspace: &Workspace, options: &Options) -> Result<()> {
     let archs = options.archs()?;
-
+    let commit = options.check.then(|| again::commit(workspace)).transpose()?;
     let forms = match options.forms.as_slice() {
-        _ if options.all => <Form as clap::ValueEnum>::value_variants(),
+        _ if options.all => Form::value_variants(),
         [] => &[Form::Tar],
         forms => forms,
     };
@@ -151,6 +181,9 @@ pub(crate) fn command(workspace: &Workspace, options: &Options) -> Result<()> {
     fs::remove_dir_all(&work).with_context(|| format!("cannot remove {}", work.display()))?;
     for file in made {
         println!("{}", file.display());
+    }
+    if let Some(commit) = commit {
+        again::check(workspace, &commit, &out, &options.words()?)?;
     }
     Ok(())
 }
@@ -223,7 +256,7 @@ fn checksums(out: &Path, files: &[PathBuf]) -> Result<PathBuf> {
         let name = file.file_name().unwrap_or_default().to_string_lossy();
         text.push_str(&format!("{}  {name}\n", sha256(file)?));
     }
-    let sums = out.join("SHA256SUMS");
+    let sums = out.join(SUMS);
     fs::write(&sums, text).with_context(|| format!("cannot write {}", sums.display()))?;
     Ok(sums)
 }

@@ -9,7 +9,7 @@ use super::{arch::Arch, cross::Machine};
 use crate::{
     build::{self, Profile},
     rust_flags,
-    workspace::{Workspace, run},
+    workspace::{Workspace, cache_dir, run},
 };
 
 /// Builds `lb` with the C library inside, which it needs for nothing that would have to be loaded: `lb` itself looks up users, groups and
@@ -73,7 +73,8 @@ fn build(
         .products(workspace, arch, Profile::Shipped.dir())
         .join(product);
     let bytes = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
-    for (path, _) in rust_flags::hidden_paths(workspace) {
+    let hidden = rust_flags::hidden_paths(workspace);
+    for path in hidden.into_iter().map(|(path, _)| path).chain([cache_dir()?]) {
         let path = path.to_string_lossy();
         // The home of root is a word that occurs for other reasons.
         if path.matches('/').count() > 1 && contains(&bytes, path.as_bytes()) {
