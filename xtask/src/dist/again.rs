@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::{SUMS, release::empty};
+use super::release::{SUMS, empty};
 use crate::workspace::{Workspace, cache_dir, output_of, run};
 
 /// What must not get into a release: who builds it, where on earth, in which language.

@@ -28,7 +28,7 @@ use self::{
     cross::Machine,
     epoch::Epoch,
     files::Files,
-    release::{Release, empty, sha256},
+    release::{Release, SUMS, empty, sha256},
 };
 use crate::{build, packages, setup, workspace::Workspace};
 
@@ -80,9 +80,6 @@ enum Processors {
     /// Both
     All,
 }
-
-/// The file with the checksums of the others.
-const SUMS: &str = "SHA256SUMS";
 
 impl Options {
     /// What to make of what and for which processors, as the command line says it.

@@ -11,6 +11,9 @@ use anyhow::{Context, Result, ensure};
 use super::arch::Arch;
 use crate::workspace::output_of;
 
+/// The file with the checksums of the others.
+pub(super) const SUMS: &str = "SHA256SUMS";
+
 /// All that forms of a release have in common.
 pub(super) struct Release {
     /// Version of the packages.
