@@ -50,6 +50,9 @@ pub enum RunError {
     /// A part of the daemon ended on its own; the kernel forwards on.
     #[error("the {0} task ended unexpectedly; the kernel forwards on without the daemon")]
     Died(&'static str),
+    /// The data plane was not left in time; the kernel may forward on.
+    #[error("the stop could not wait for the data plane any longer; the kernel may forward on")]
+    Unfinished,
 }
 
 impl RunError {
@@ -68,6 +71,7 @@ impl RunError {
             Self::Store(error) => Some(error.hint()),
             Self::Desired(error) => error.hint(),
             Self::Died(_) => Some("start it again: it takes over without losing a packet".into()),
+            Self::Unfinished => Some("`lb status` shows what forwards on, `lb detach` ends it".into()),
             Self::Datapath(error) => error.hint(),
             Self::Threads(_) => Some(
                 "raise the limit of tasks: TasksMax of the unit, pids.max of the cgroup, or `ulimit -u`"

@@ -166,17 +166,12 @@ impl Daemon {
         self.event(EventKind::Stopping, "stopping".into());
         self.cancel.cancel();
         self.tracker.close();
-        if time::timeout(SHUTDOWN_DEADLINE, self.tracker.wait())
-            .await
-            .is_err()
-        {
-            tracing::warn!("some requests were not finished in time");
-        }
+        within_deadline("requests", self.tracker.wait()).await;
         self.control_cancel.cancel();
-        self.check_paths.close().await;
+        within_deadline("checks through the path", self.check_paths.close()).await;
         let died = match reason {
             Reason::Signal => {
-                if self.control_task.await.is_err() {
+                if let Some(Err(_)) = within_deadline("decisions", self.control_task).await {
                     tracing::error!("the control task failed during shutdown");
                 }
                 None
@@ -189,7 +184,8 @@ impl Daemon {
         } else {
             self.settings.on_exit
         };
-        let left = leave(&self.writer, on_exit).await;
+        let left = within_deadline("the data plane", leave(&self.writer, on_exit)).await;
+        let left = left.unwrap_or(Err(RunError::Unfinished));
         self.writer_cancel.cancel();
         died.map_or(left, Err)
     }
@@ -204,5 +200,33 @@ impl Daemon {
             by: None,
         };
         self.events.push(event, SystemTime::now());
+    }
+}
+
+/// Waits for a part of the daemon to end, but not for ever: what the kernel or a disk holds up must not hold up the other parts, and a
+/// stop without end is a SIGKILL in the end.
+async fn within_deadline<T>(part: &str, end: impl Future<Output = T>) -> Option<T> {
+    let ended = time::timeout(SHUTDOWN_DEADLINE, end).await.ok();
+    if ended.is_none() {
+        let seconds = SHUTDOWN_DEADLINE.as_secs();
+        tracing::warn!(
+            part,
+            "not ended {seconds} s after the stop began to wait for it; the stop goes on"
+        );
+    }
+    ended
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stop_waits_for_no_part_without_end() {
+        assert_eq!(within_deadline("a part that ends", async { 7 }).await, Some(7));
+        assert_eq!(
+            within_deadline("one that does not", std::future::pending::<()>()).await,
+            None
+        );
     }
 }
