@@ -860,7 +860,7 @@ async fn a_state_that_is_not_saved_is_saved_again() {
     rig.world.lock().unsaved = true;
     rig.control.change(weight(30), None, false).await.unwrap();
     rig.world.take_log();
-    pass(Duration::from_secs(11)).await;
+    pass(Duration::from_millis(2_500)).await;
     assert_eq!(rig.world.take_log(), ["save 1", "save 1"]);
     rig.world.lock().unsaved = false;
     pass(Duration::from_secs(60)).await;

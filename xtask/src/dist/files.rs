@@ -120,9 +120,19 @@ pub(super) fn documents(workspace: &Workspace, to: &Path) -> Result<()> {
     for file in OTHER_DOCUMENTS {
         copy(&workspace.root.join(file), &to.join(file))?;
     }
-    for entry in fs::read_dir(workspace.root.join("docs")).context("cannot read docs")? {
+    copy_all(&workspace.root.join("docs"), &to.join("docs"))
+}
+
+/// Copies the files of a directory and of those below it.
+fn copy_all(from: &Path, to: &Path) -> Result<()> {
+    for entry in fs::read_dir(from).with_context(|| format!("cannot read {}", from.display()))? {
         let entry = entry?;
-        copy(&entry.path(), &to.join("docs").join(entry.file_name()))?;
+        let (file, copied) = (entry.path(), to.join(entry.file_name()));
+        if entry.file_type()?.is_dir() {
+            copy_all(&file, &copied)?;
+        } else {
+            copy(&file, &copied)?;
+        }
     }
     Ok(())
 }
