@@ -164,7 +164,7 @@ pub(crate) fn client(flow: u32, to: IpAddr) -> SocketAddr {
     SocketAddr::new(ip, port)
 }
 
-/// A TCP segment without data.
+/// A TCP segment without data: of a handshake as it has to be, so that the program takes the client for real, or one behind it.
 ///
 /// # Errors
 /// When the addresses are of different families.
@@ -175,12 +175,14 @@ pub(crate) fn tcp(from: SocketAddr, to: SocketAddr, flags: u8) -> Result<Vec<u8>
         (IpAddr::V6(from), IpAddr::V6(to)) => ethernet.ipv6(from.octets(), to.octets(), 64),
         _ => bail!("{from} and {to} are of different families"),
     };
-    let mut segment = ip.tcp(from.port(), to.port(), 1, 4_096);
+    // A SYN takes the first number of each direction.
+    let sequence = if flags & SYN == 0 { 2 } else { 1 };
+    let mut segment = ip.tcp(from.port(), to.port(), sequence, 4_096);
     if flags & SYN != 0 {
         segment = segment.syn();
     }
     if flags & ACK != 0 {
-        segment = segment.ack(1);
+        segment = segment.ack(2);
     }
     let mut frame = Vec::new();
     segment.write(&mut frame, b"")?;

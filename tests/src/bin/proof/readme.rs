@@ -91,8 +91,10 @@ fn part(result: &Value, link: &str) -> String {
         }
         part.push('\n');
     }
+    // On lines of one paragraph, for the page stays short.
+    part.push('\n');
     for (run, title) in PLOTS {
-        let _ = write!(part, "\n![{title}]({link}/{run}.svg)\n");
+        let _ = writeln!(part, "![{title}]({link}/{run}.svg)");
     }
     part.push('\n');
     part
