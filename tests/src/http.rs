@@ -82,7 +82,7 @@ impl HttpServer {
         self.state.health_status.store(status, Ordering::Relaxed);
     }
 
-    /// The time after which it answers from now on, which is none at first.
+    /// The time after which it answers from now on; zero at first.
     pub fn set_delay(&self, delay: Duration) {
         let millis = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
         self.state.delay_millis.store(millis, Ordering::Relaxed);

@@ -65,7 +65,7 @@ impl Remote {
         let tls = Tls {
             listener,
             config,
-            told: Mutex::default(),
+            logged: Mutex::default(),
         };
         let serving = api::serve(tls, server, api, Access::ByName);
         tokio::select! {

@@ -37,7 +37,7 @@ impl<F: Ord + Copy> Shared<F> {
         if let Some(rendering) = latest.get(&form).filter(|rendering| rendering.begun >= asked) {
             return Ok(rendering.bytes.clone());
         }
-        // Nobody who waits asks for what is older.
+        // Requests that wait want one that begins from now on.
         latest.retain(|_, rendering| rendering.begun >= asked);
         let begun = Instant::now();
         let bytes = render().await?;

@@ -228,8 +228,8 @@ pub struct Tls {
     pub listener: TcpListener,
     /// The configuration in force; a connection has that from when it began.
     pub config: watch::Receiver<Arc<ServerConfig>>,
-    /// When a refused certificate was in the log.
-    pub told: Mutex<Option<Instant>>,
+    /// When a refused certificate was logged last.
+    pub logged: Mutex<Option<Instant>>,
 }
 
 impl Tls {
@@ -240,19 +240,19 @@ impl Tls {
         let stream = TlsAcceptor::from(config)
             .accept(io)
             .await
-            .inspect_err(|error| self.tell(address, error))?;
+            .inspect_err(|error| self.log_refusal(address, error))?;
         let shown = stream.get_ref().1.peer_certificates();
         let names = shown.and_then(|chain| certificate_names(chain.first()?));
         let names = names.unwrap_or_default();
         Ok((stream, Some(Peer::Client { names, address })))
     }
 
-    /// Logs that a client's certificate was refused.
-    fn tell(&self, client: IpAddr, error: &io::Error) {
+    /// Logs that a client's certificate was refused, once in a while.
+    fn log_refusal(&self, client: IpAddr, error: &io::Error) {
         let Some(why) = refusal(error) else { return };
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.is_none_or(|told| told.elapsed() >= QUIET) {
-            *told = Some(Instant::now());
+        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        if logged.is_none_or(|last| last.elapsed() >= QUIET) {
+            *logged = Some(Instant::now());
             tracing::warn!(%client, "the admin API refused a client's certificate: {why}");
         }
     }

@@ -1,4 +1,4 @@
-//! Packets that nobody wants, as fast as one core makes them, and answers that nobody asked for.
+//! Floods of SYNs, fragments, ICMP and garbage, as fast as one core makes them, and answers to no question.
 
 use std::{
     io::{Read as _, Write as _},
@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
+use etherparse::checksum::Sum16BitWords;
 use fastrand::Rng;
 use lb_tests::{flood, netns::Netns, syn_flood::SynFlood, topology::Family, wait};
 
@@ -171,11 +172,11 @@ fn ip(rng: &mut Rng, to: [u8; 4], protocol: u8, fragment: u16, data: &[u8]) -> V
 
 /// The Internet checksum (RFC 1071).
 fn checksum(bytes: &[u8]) -> [u8; 2] {
-    let word = |pair: &[u8]| u32::from(pair[0]) << 8 | u32::from(pair.get(1).copied().unwrap_or(0));
-    let sum: u32 = bytes.chunks(2).map(word).sum();
-    let folded = (sum & 0xffff) + (sum >> 16);
-    let [.., high, low] = (!((folded & 0xffff) + (folded >> 16))).to_be_bytes();
-    [high, low]
+    // It is summed as the bytes are in memory.
+    Sum16BitWords::new()
+        .add_slice(bytes)
+        .ones_complement()
+        .to_ne_bytes()
 }
 
 /// A backend sends to every source port of mode `nat` from a port that has no flow: none of it may reach a client.
@@ -206,7 +207,7 @@ fn answer_unasked(source: SocketAddr, to: IpAddr) -> Result<()> {
     };
     for port in SNAT_PORTS {
         // ICMP errors about earlier ones.
-        let _ = socket.send_to(b"b0\0an answer that nobody asked for", (to, port));
+        let _ = socket.send_to(b"b0\0an answer to no question", (to, port));
     }
     Ok(())
 }

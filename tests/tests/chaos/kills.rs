@@ -26,7 +26,7 @@ pub(crate) enum Point {
 
 /// Times after the begin of a change at which the daemon is killed.
 const WITHIN: Duration = Duration::from_millis(400);
-/// One start in so many is killed, too.
+/// Every n-th start is killed, too.
 const STARTS: u32 = 4;
 /// Longest wait for the end of a command.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -104,7 +104,7 @@ impl Kills {
             outcome.code
         );
         let takes_none = change.field == "admin" && after == "draining";
-        // Where flows are not recorded, new ones over UDP cannot be told from old ones, which stay.
+        // Where flows are not recorded, new UDP flows look like old ones, which stay.
         let is_known = change.service.ends_with("tcp") || change.service.starts_with("nat");
         world
             .traffic

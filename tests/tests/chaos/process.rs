@@ -277,7 +277,7 @@ impl Group {
         fs::write(self.0.join("cgroup.procs"), pid.to_string()).context("enter the group")
     }
 
-    /// So many bytes beyond what its processes have charged to it.
+    /// Limits it to `more` bytes beyond what its processes have charged to it.
     fn limit(&self, more: u64) -> Result<()> {
         let used = fs::read_to_string(self.0.join("memory.usage_in_bytes"))?;
         let limit = used.trim().parse::<u64>()? + more;

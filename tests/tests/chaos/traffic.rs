@@ -222,7 +222,7 @@ impl Board {
     }
 
     fn violation(&self, what: String) {
-        // What the end of the test breaks is none.
+        // The end of the test breaks connections, too.
         if self.runs() {
             lock(&self.violations).push(what);
         }

@@ -112,7 +112,7 @@ fn tables_fit_into_the_terminal_and_are_whole_in_a_pipe() -> Result<()> {
     ensure!(cli.ok("service list")?.contains(long));
     ensure!(cli.ok(&of_one)?.contains(&backend(2)));
     let narrow = shown(&lb, &daemon, &of_one, 80)?;
-    // Names are told apart by their ends.
+    // Names differ at their ends.
     for mark in ["…", "-001", "-002", "draining"] {
         ensure!(narrow.contains(mark), "{mark}: {narrow}");
     }

@@ -265,7 +265,7 @@ fn fall_is_the_number_of_failed_checks_in_a_row_that_take_a_backend_out() -> Res
     })?;
     ensure!(downs()? == 0, "it went after fewer than {FALL} failed checks");
     server.script_health(&[[503; FALL].as_slice(), &[200, 200]].concat());
-    wait::until_true("it goes after so many", LIMIT, || Ok(downs()? == 1))
+    wait::until_true("the backend goes down once", LIMIT, || Ok(downs()? == 1))
 }
 
 #[test]

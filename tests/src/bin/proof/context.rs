@@ -123,7 +123,7 @@ impl Context {
         let seconds = self.begin.elapsed().as_secs();
         let line = format!("{seconds:>4} s  {}: {what}", self.name);
         let mut out = io::stderr().lock();
-        // Nobody misses a line of progress.
+        // A line of progress that cannot be written changes no result.
         let _ = if out.is_terminal() {
             write!(out, "\r\x1b[K{line}")
         } else {

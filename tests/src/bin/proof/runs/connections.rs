@@ -1,5 +1,5 @@
 //! Many connections through mode `nat` at a time: real ones, and crafted flows up to what the tables hold. What a flow takes in
-//! memory, what a packet takes among so many, and whether any is lost.
+//! memory, what a packet takes beside them, and whether any is lost.
 
 mod flows;
 mod real;
