@@ -27,10 +27,15 @@ const KERNELS: &str = "kernels";
 const PACKAGES: &str = "packages";
 
 /// Tests of the lane `netns` at a time, for each processor: they wait for checks, resolvers and idle flows most of their time.
-const NETNS_TESTS_PER_CPU: usize = 3;
+const NETNS_TESTS_PER_CPU: usize = 4;
 
 /// Tests of the lane `netns` that begin first, since they take longest: half a minute after all others would be lost at the end.
-const LONG: [&str; 3] = [
+const LONG: [&str; 8] = [
+    "doctor::probe::backends_that_do_not_end_tunnels_or_lack_the_address_are_recognised",
+    "doctor::probe::backends_whose_answers_do_not_come_back_are_recognised",
+    "openapi::generated_client_in_go_reads_and_changes_over_socket_and_tls",
+    "proof::soak",
+    "shown::failure_is_shown_as_text_and_reported_once_for_many_checks",
     "doctor::nothing_is_said_against_what_works",
     "alerts::each_alert_fires_for_its_cause",
     "support::a_support_bundle_has_everything_but_credentials_with_and_without_a_daemon",
