@@ -100,20 +100,25 @@ pub const MAX_OWN_MACS: u32 = 4_096;
 /// Source NAT addresses per family.
 pub const MAX_SNAT_ADDRESSES: u32 = 16;
 
-/// Ports tried sequentially for a new flow. The next search continues after them.
+/// Ports tried for a new flow in turn. The next search continues after them.
 pub const SNAT_PORT_TURNS: u32 = 32;
 
-/// Ports tried anywhere in the range when none of [`SNAT_PORT_TURNS`] is free, since flows that were opened together hold ports
-/// side by side, before the flow is dropped with `snat_ports_exhausted`.
+/// Ports tried anywhere in the range, since flows that were opened together hold ports side by side:
+/// [`GIVING_WAY_PATIENCE`]` / 2` after as many in turn, the others when none of [`SNAT_PORT_TURNS`] is free. After them the flow
+/// is dropped with `snat_ports_exhausted`.
 pub const SNAT_PORT_DRAWS: u32 = 32;
+
+/// The number of the first port that is tried when none in turn is free.
+pub const SNAT_LAST_DRAWS: u32 = SNAT_PORT_TURNS + GIVING_WAY_PATIENCE / 2;
 
 /// Ports looked at, one after the other in turn, for a half-open flow that gives way when its service is over its share of the
 /// flow table, or the table is full. In turn, the oldest comes first.
 pub const GIVING_WAY_TURNS: u32 = 16;
 
-/// The first of [`SNAT_PORT_TURNS`] at which a half-open flow gives way only if it is idle for
-/// [`GIVING_WAY_IDLE_SECS`]: if ports are not scarce, a free one comes soon.
-pub const GIVING_WAY_PATIENCE: u32 = 4;
+/// The first ports that are tried, one half in turn and the other anywhere in the range. A half-open flow gives way there only if
+/// it is idle for [`GIVING_WAY_IDLE_SECS`]: if ports are not scarce, one of them is free, even where the turn has come to ports
+/// that were taken just now, as after a change of the range.
+pub const GIVING_WAY_PATIENCE: u32 = 8;
 
 /// Seconds for which a half-open flow is idle that gives way at once: its client sends a SYN again sooner than that.
 pub const GIVING_WAY_IDLE_SECS: u32 = 2;

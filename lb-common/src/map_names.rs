@@ -35,6 +35,8 @@ pub const SNAT_ADDRESSES: &str = "SNAT_ADDRESSES";
 pub const FLOWS_V4: &str = "FLOWS_V4";
 /// [`crate::flow::TupleV6`] to [`crate::flow::NatFlowV6`]. Written by the XDP program, swept by the daemon.
 pub const FLOWS_V6: &str = "FLOWS_V6";
+/// Backend id to the number of searches for a source port so far: where the next one begins. Written by the XDP program.
+pub const PORT_CURSORS: &str = "PORT_CURSORS";
 /// Service id to [`crate::share::FlowUse`]. Written by the XDP program.
 pub const FLOW_USES: &str = "FLOW_USES";
 /// Service id to the limit of [`crate::share::FlowUse::opened`]; 0: no limit. Written by the daemon.
@@ -126,7 +128,7 @@ pub const LATE: [&str; 7] = [
 ];
 
 /// Every map that is pinned and survives the daemon.
-pub const PINNED: [&str; 42] = [
+pub const PINNED: [&str; 43] = [
     SETTINGS,
     SERVICES_V4,
     SERVICES_V6,
@@ -143,6 +145,7 @@ pub const PINNED: [&str; 42] = [
     SNAT_ADDRESSES,
     FLOWS_V4,
     FLOWS_V6,
+    PORT_CURSORS,
     FLOW_USES,
     FLOW_SHARES,
     TRACKED_V4,

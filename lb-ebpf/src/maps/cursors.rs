@@ -1,4 +1,4 @@
-//! Where sequences go on that all CPUs share. Not pinned: where they begin does not matter.
+//! Where sequences go on that all CPUs share.
 
 use core::ptr;
 
@@ -13,11 +13,12 @@ use lb_common::{
 use super::atomic::fetch_add;
 use crate::clock::now_secs;
 
-/// Where the search for a source port towards a backend goes on.
+/// Where the search for a source port towards a backend goes on. Pinned: a program that began elsewhere would meet the ports of
+/// flows that have just begun.
 #[btf_map]
-static SCRATCH_PORT_CURSORS: Array<u64, { MAX_BACKENDS as usize }> = Array::new();
+static PORT_CURSORS: Array<u64, { MAX_BACKENDS as usize }> = Array::new();
 
-/// Who last repeated a SYN to a backend that had not answered: a hash of the address, and the time in seconds.
+/// Not pinned, as what follows: where it begins does not matter. Who last repeated a SYN to a backend that had not answered: a hash of the address, and the time in seconds.
 #[btf_map]
 static SCRATCH_REPEATERS: Array<u64, { MAX_BACKENDS as usize }> = Array::new();
 
@@ -30,7 +31,7 @@ static SCRATCH_TURNS: Array<u64, { MAX_SERVICES as usize }> = Array::new();
 /// get the same turn.
 #[inline(always)]
 pub(crate) fn port_turn(backend: BackendId) -> Result<u64, Reason> {
-    let cursor = SCRATCH_PORT_CURSORS
+    let cursor = PORT_CURSORS
         .get_ptr_mut(u32::from(backend.0))
         .ok_or(Reason::Internal)?;
     // SAFETY: from the map's look-up.
@@ -38,7 +39,7 @@ pub(crate) fn port_turn(backend: BackendId) -> Result<u64, Reason> {
     if turn != 0 {
         return Ok(turn);
     }
-    // The first: not where an earlier program began. One turn is taken already.
+    // The first: not where it began before the machine's last start. One turn is taken already.
     // SAFETY: takes no arguments.
     let start = u64::from(unsafe { bpf_get_prandom_u32() });
     // SAFETY: from the map's look-up.

@@ -7,7 +7,7 @@
 use lb_common::{
     flow::{FORWARD, PROVEN, REPLY, RST},
     limits::{
-        GIVING_WAY_IDLE_SECS, GIVING_WAY_PATIENCE, SNAT_PORT_TURNS, TCP_CLOSED_IDLE_SECS,
+        GIVING_WAY_IDLE_SECS, GIVING_WAY_PATIENCE, SNAT_LAST_DRAWS, TCP_CLOSED_IDLE_SECS,
         UDP_OPENING_IDLE_SECS,
     },
     service::UDP,
@@ -46,7 +46,8 @@ fn end<A: Family>(scratch: &mut Scratch<A>, tried: u32) -> bool {
         return false;
     }
     let now = now_secs();
-    let idle = now.wrapping_sub(seen).min(now.wrapping_sub(flow.last_seen));
+    // Another CPU may have written a second that has begun since `now`.
+    let idle = now.saturating_sub(seen.max(flow.last_seen));
     let gives_way = if reply_key.protocol == UDP && state & PROVEN != 0 {
         // Answered, which is all that there is to know. Its client may have asked but once.
         flow.state & PROVEN == 0 && idle >= UDP_OPENING_IDLE_SECS
@@ -54,7 +55,7 @@ fn end<A: Family>(scratch: &mut Scratch<A>, tried: u32) -> bool {
         tried >= GIVING_WAY_PATIENCE || idle >= GIVING_WAY_IDLE_SECS
     } else {
         // The last resort: its connection is likely to be over.
-        tried >= SNAT_PORT_TURNS && (state | flow.state) & RST != 0 && idle >= TCP_CLOSED_IDLE_SECS
+        tried >= SNAT_LAST_DRAWS && (state | flow.state) & RST != 0 && idle >= TCP_CLOSED_IDLE_SECS
     };
     // Of several CPUs that find it, one ends it, and none if its client has come in between. The client's entry goes first,
     // see `lb_common::flow`.

@@ -4,7 +4,7 @@
 use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
 use lb_common::{
     addr::NetPort,
-    limits::{GIVING_WAY_TURNS, SNAT_PORT_DRAWS, SNAT_PORT_TURNS},
+    limits::{GIVING_WAY_PATIENCE, GIVING_WAY_TURNS, SNAT_LAST_DRAWS, SNAT_PORT_DRAWS, SNAT_PORT_TURNS},
     reason::Reason,
 };
 
@@ -53,7 +53,7 @@ global! {
 }
 
 global! {
-    /// Tries one port: the next one, or a random one once enough ports were `tried`.
+    /// Tries one port: the next one, or a random one, by how many were `tried`; see [`is_draw`].
     fn try_port(&mut Scratch, tried: u32) -> u32 = try_port_v4, try_port_v6: try_one
 }
 
@@ -103,6 +103,13 @@ fn try_one<A: Family>(scratch: &mut Scratch<A>, tried: u32) -> u32 {
         return DONE;
     }
     inserted
+}
+
+/// Whether a port is tried anywhere in the range: the second half of those at which no young flow gives way, and the last ones.
+#[inline(always)]
+const fn is_draw(tried: u32) -> bool {
+    const PATIENT_TURNS: u32 = GIVING_WAY_PATIENCE / 2;
+    (PATIENT_TURNS <= tried && tried < GIVING_WAY_PATIENCE) || tried >= SNAT_LAST_DRAWS
 }
 
 #[inline(always)]
@@ -162,11 +169,11 @@ fn try_set_port<A: Family>(scratch: &mut Scratch<A>, tried: u32) -> Result<(), R
     if slots == 0 {
         return Err(Reason::SnatPortsExhausted);
     }
-    let turn = if tried < SNAT_PORT_TURNS {
-        cursors::port_turn(forward.backend)?
-    } else {
+    let turn = if is_draw(tried) {
         // SAFETY: takes no arguments.
         u64::from(unsafe { bpf_get_prandom_u32() })
+    } else {
+        cursors::port_turn(forward.backend)?
     };
     #[expect(clippy::cast_possible_truncation, reason = "less than `slots`")]
     let slot = (turn % u64::from(slots)) as u32;

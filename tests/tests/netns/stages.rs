@@ -12,17 +12,21 @@ use anyhow::{Context, Result, ensure};
 use aya::maps::{Map, MapData, ProgramArray};
 use lb_common::{limits::LAYOUT_VERSION, map_names, stage::Stage};
 use lb_tests::{
+    capture::Capture,
     client::{KeepAlive, http_requests},
     config::{Service, file},
     daemon::Daemon,
     lane::Lane,
     netns::checked,
-    site::{HTTP_PORT, NGINX_PORT, SERVICE_PORT, Site},
+    site::{ECHO_PORT, HTTP_PORT, NGINX_PORT, SERVICE_PORT, Site},
     topology::{Family, Shape},
     udp::udp_flows,
     wait,
 };
 
+/// The default of `snat_ports`.
+const FIRST_PORT: u16 = 1024;
+const LAST_PORT: u16 = 32_767;
 /// Answers that each connection must have got before the next step.
 const ROUNDS: u64 = 3;
 const REQUESTS: u16 = 100;
@@ -66,6 +70,41 @@ fn ensure_none_missed(daemon: &Daemon) -> Result<()> {
         .metrics()?
         .count("lb_drops_total", &[("reason", "stage_missing")]);
     ensure!(missed == 0, "{missed} packets met a stage that is missing");
+    Ok(())
+}
+
+/// A program that began its search for source ports elsewhere would meet flows that have just begun, and have them give way.
+#[test]
+fn source_ports_go_on_where_the_program_before_has_ended() -> Result<()> {
+    const FIRST_CLIENT_PORT: u16 = 20_000;
+    let _lane = Lane::shared()?;
+    let family = Family::V4;
+    let site = Site::new(Shape::TwoArmed, 1)?;
+    let backend = &site.net.backends[0].ns;
+    let capture = Capture::start(backend, "eth0", |frame| {
+        frame.protocol == libc::IPPROTO_UDP as u8 && frame.destination.port() == ECHO_PORT
+    })?;
+    let ns = site.net.client.ns.clone();
+    let target = site.service_address(family);
+    let echo = site.echo_service(family, &[1]);
+    let mut site = site.start(&[echo])?;
+    let open = |number: u16| udp_flows(&ns, target, FIRST_CLIENT_PORT + number, 1, 1)?.ensure_complete(1);
+    open(0)?;
+    site.daemon.wait_for_whole_program()?;
+    open(1)?;
+    site.daemon.kill()?;
+    site.daemon.start()?;
+    open(2)?;
+    let ports: Vec<u16> = capture
+        .stop()?
+        .iter()
+        .map(|seen| seen.frame.source.port())
+        .collect();
+    let next = |port: u16| if port == LAST_PORT { FIRST_PORT } else { port + 1 };
+    ensure!(
+        ports.len() == 3 && ports.windows(2).all(|two| two[1] == next(two[0])),
+        "the source ports are {ports:?}"
+    );
     Ok(())
 }
 

@@ -115,6 +115,45 @@ fn ports_in_use_side_by_side_are_passed_over() -> Result<()> {
     open_again(&|i| i >= 200 && i % 2 == 0)
 }
 
+/// The turn comes to ports that were taken just now when the range changes.
+#[test]
+fn a_flow_that_has_just_begun_keeps_its_port_while_others_are_free() -> Result<()> {
+    const FLOWS: u16 = 100;
+    /// However long this test waits for a processor.
+    const YOUNG_FOR_SECS: u32 = 1_000;
+    let bench = Bench::new()?;
+    bench.ports(3000..=32_767)?;
+    let open_all = |first: u16| {
+        bench.many(|runner| {
+            for client in first..first + FLOWS {
+                ensure!(open(runner, client)?.is_some(), "flow {client} found no port");
+            }
+            Ok(())
+        })
+    };
+    open_all(40_000)?;
+    let mut flows = bench.flows()?;
+    let mut cursors: Array<_, u64> = Array::try_from(bench.map(map_names::PORT_CURSORS)?)?;
+    for entry in flows.iter().collect::<Result<Vec<_>, _>>()? {
+        let (tuple, mut flow) = entry;
+        flow.last_seen += YOUNG_FOR_SECS;
+        flows.insert(tuple, flow, 0)?;
+        if flow.direction == FORWARD {
+            let backend = u32::from(flow.backend.0);
+            let turn = cursors.get(&backend, 0)?;
+            cursors.set(backend, turn - 1, 0)?;
+        }
+    }
+    open_all(50_000)?;
+    let entries = bench.recorded()?;
+    ensure!(
+        entries == 4 * usize::from(FLOWS),
+        "{entries} entries for {} flows",
+        2 * FLOWS
+    );
+    Ok(())
+}
+
 #[test]
 fn answers_to_a_port_outside_a_narrowed_range_still_come() -> Result<()> {
     let bench = Bench::new()?;
