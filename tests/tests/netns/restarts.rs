@@ -118,7 +118,8 @@ fn survive_a_crash(mode: &str) -> Result<()> {
     load.stop()?.ensure_flawless()
 }
 
-/// Pins removed while the daemon runs are restored, and the next daemon finds flows and links by them.
+/// Pins removed while the daemon runs are restored: without a daemon packets find the stages of the program, and the next one finds
+/// flows and links.
 #[test]
 fn removed_pins_are_restored_and_a_restart_loses_no_flow() -> Result<()> {
     let _lane = Lane::shared()?;
@@ -139,7 +140,7 @@ fn removed_pins_are_restored_and_a_restart_loses_no_flow() -> Result<()> {
     let layout = base.join(format!("v{LAYOUT_VERSION}"));
     let pins = || -> Result<Vec<PathBuf>> {
         let mut all = Vec::new();
-        for directory in [layout.clone(), layout.join("links")] {
+        for directory in [layout.clone(), layout.join("links"), layout.join("programs")] {
             for entry in fs::read_dir(directory)? {
                 all.push(entry?.path());
             }
@@ -153,6 +154,7 @@ fn removed_pins_are_restored_and_a_restart_loses_no_flow() -> Result<()> {
     let removals = [
         remove(&layout.join("FLOWS_V4")),
         remove(&layout.join("links/0")),
+        remove(&layout.join("programs")),
         remove(&layout),
         remove(&base),
         format!("umount -l {}", mount.display()),
@@ -174,6 +176,7 @@ fn removed_pins_are_restored_and_a_restart_loses_no_flow() -> Result<()> {
         );
     }
     site.daemon.kill()?;
+    load.wait_rounds(ROUNDS)?;
     site.daemon.start()?;
     load.wait_rounds(ROUNDS)?;
     load.stop()?.ensure_flawless()

@@ -6,7 +6,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::{
     super::{
-        faults::PartReporter, held::HeldMaps, load::EarlierPrograms, load::Loader, netlink::Client, pin::Pins,
+        faults::PartReporter, held::HeldPins, load::EarlierPrograms, load::Loader, netlink::Client, pin::Pins,
     },
     keeper::Keeper,
 };
@@ -100,7 +100,7 @@ impl AttachTask {
         let attached = attacher
             .with_reserved(reserved)
             .attach(&wanted, &plan)
-            .and_then(|attached| Ok((attached, HeldMaps::open(&pins)?)));
+            .and_then(|attached| Ok((attached, HeldPins::open(&pins)?)));
         match attached {
             Ok((attached, held)) => {
                 let pins = (pins, held);

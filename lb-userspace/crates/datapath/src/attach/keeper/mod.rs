@@ -23,7 +23,7 @@ use self::{
 use super::{
     super::{
         faults::PartReporter,
-        held::HeldMaps,
+        held::HeldPins,
         load::Loader,
         netlink::{Client, LinkState},
         pin::Pins,
@@ -49,7 +49,7 @@ const RETRY_MAX: Duration = Duration::from_secs(10);
 pub(in super::super) struct Keeper {
     client: Client,
     pins: Pins,
-    held: HeldMaps,
+    held: HeldPins,
     choice: XdpModeChoice,
     entries: Vec<Entry>,
     shown: watch::Sender<std::sync::Arc<[Interface]>>,
@@ -96,7 +96,7 @@ impl Keeper {
     /// Keeps what was attached at the start. `client` asks the network namespace of the interfaces.
     pub(in super::super) fn new(
         client: Client,
-        (pins, held): (Pins, HeldMaps),
+        (pins, held): (Pins, HeldPins),
         choice: XdpModeChoice,
         attached: Attached,
         shown: watch::Sender<std::sync::Arc<[Interface]>>,
@@ -254,8 +254,8 @@ impl Keeper {
             }
         }
         attacher.finish()?;
-        // The loader has created what was missing.
-        self.held.open_missing(&self.pins)?;
+        // The loader has created what was missing, and pinned and removed programs.
+        self.held.renew(&self.pins)?;
         Ok(renewed)
     }
 

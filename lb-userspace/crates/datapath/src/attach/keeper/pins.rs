@@ -31,21 +31,22 @@ impl Keeper {
         let part = DatapathPart::Pins;
         match self.pin_missing(judgements) {
             Ok(0) if !mem::take(&mut self.lacks_pins) => {}
-            Ok(0) => self
-                .reporter
-                .works(part, &format!("maps and links are pinned in {directory}")),
+            Ok(0) => self.reporter.works(
+                part,
+                &format!("maps, programs and links are pinned in {directory}"),
+            ),
             Ok(count) => {
                 self.lacks_pins = false;
                 let message = format!("{count} pins were removed from {directory} while the daemon runs");
                 let hint = "find out what removed them: a restart meanwhile would have lost flows";
                 self.reporter.failed(part, message, hint);
-                let message = format!("{count} maps and links are pinned again in {directory}");
+                let message = format!("{count} maps, programs and links are pinned again in {directory}");
                 self.reporter.works(part, &message);
             }
             Err(error) => {
                 self.lacks_pins = true;
                 let message = format!(
-                    "cannot pin maps and links again in {directory}, where they were removed: {}",
+                    "cannot pin maps, programs and links again in {directory}, where they were removed: {}",
                     chain(&error)
                 );
                 let hint = "do not restart the daemon before this is over: it would lose all flows";
