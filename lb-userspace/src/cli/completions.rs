@@ -34,8 +34,8 @@ use crate::{
 
 /// Set by the script of a shell to the shell's name.
 const VARIABLE: &str = "COMPLETE";
-/// Time that the daemon has to name services and backends: a user waits at the keyboard.
-const PATIENCE: Duration = Duration::from_millis(150);
+/// Time that the daemon has to name services and backends, also on a busy machine: a user waits at the keyboard.
+const PATIENCE: Duration = Duration::from_millis(500);
 /// Revisions that are offered.
 const REVISIONS: usize = 50;
 /// Interfaces of this process's network namespace (proc(5)): a mounted /sys may show those of another one.

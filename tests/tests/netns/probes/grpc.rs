@@ -12,7 +12,7 @@ use lb_userspace::health::{
 use super::{Server, certificate, check, checks, wait_for};
 
 /// A health service without generated code; four ports: plain, over TLS, a server without the service, and plain again.
-/// The first one gives its connections up all the time.
+/// The last one gives its connections up all the time, but answers what was asked on them.
 pub(crate) const SERVER: &str = r#"
 import sys, threading
 from concurrent import futures
@@ -49,7 +49,7 @@ servers = [
     start([], 50053),
     start([health], 50054),
     start([health], 50052, tls),
-    start([health], 50051, options=[("grpc.max_connection_age_ms", 20), ("grpc.max_connection_age_grace_ms", 20)]),
+    start([health], 50051, options=[("grpc.max_connection_age_ms", 20), ("grpc.max_connection_age_grace_ms", 60000)]),
 ]
 threading.Event().wait()
 "#;
