@@ -32,8 +32,6 @@ const PAUSE: Duration = Duration::from_millis(10);
 pub(crate) struct Load {
     /// When requests are due.
     pub(crate) schedule: Schedule,
-    /// When the load begins, as soon as that is known.
-    pub(crate) begin: watch::Receiver<Option<Instant>>,
     /// Time limit of a request.
     pub(crate) timeout: Duration,
     /// Number of the next request of an open loop.
@@ -100,6 +98,8 @@ pub(crate) struct Lane {
     pub(crate) meter: Arc<Meter>,
     /// The thread's timer.
     pub(crate) timer: Arc<Timer>,
+    /// When the load begins, as soon as the thread knows.
+    pub(crate) begin: watch::Receiver<Option<Instant>>,
     /// Its connection.
     pub(crate) link: Link,
     /// Dropped when the connection is open, or could not be opened.
@@ -119,17 +119,12 @@ impl Lane {
             load,
             meter,
             timer,
+            mut begin,
             mut link,
             opening,
         } = self;
         drop(opening);
-        let Ok(Some(begin)) = load
-            .begin
-            .clone()
-            .wait_for(Option::is_some)
-            .await
-            .map(|begin| *begin)
-        else {
+        let Some(begin) = known(&mut begin).await else {
             return;
         };
         let is_closed_loop = load.schedule.is_closed();
@@ -165,6 +160,15 @@ impl Lane {
             }
         }
     }
+}
+
+/// Waits until it is known when the load begins; `None` if it never does.
+pub(crate) async fn known(begin: &mut watch::Receiver<Option<Instant>>) -> Option<Instant> {
+    begin
+        .wait_for(Option::is_some)
+        .await
+        .ok()
+        .and_then(|begin| *begin)
 }
 
 /// When the requests of a lane begin.

@@ -42,7 +42,6 @@ pub(crate) async fn run(plan: &Plan, connectors: &[Connector], log: Option<Log>)
     let (set_begin, begin) = watch::channel(None);
     let load = Arc::new(Load {
         schedule: Schedule::new(plan.rate, plan.warm_up, plan.duration),
-        begin,
         timeout: plan.timeout,
         next: AtomicU64::new(0),
     });
@@ -57,6 +56,7 @@ pub(crate) async fn run(plan: &Plan, connectors: &[Connector], log: Option<Log>)
             Arc::clone(&load),
             meter,
             Signals {
+                begin: begin.clone(),
                 stop: stopped.clone(),
                 opening: opening.clone(),
                 ended: ended.clone(),

@@ -19,7 +19,7 @@ use crate::{
     echo::{TcpEcho, UdpEcho},
     http1::{Http1, request_bytes},
     http2::{Http2, request_head},
-    lane::{Lane, Link, Load, Meter},
+    lane::{Lane, Link, Load, Meter, known},
     options::{HttpVersion, Plan, Traffic},
     timer::Timer,
 };
@@ -33,6 +33,8 @@ pub(crate) struct Worker {
 
 /// What a thread and the one that started it tell each other.
 pub(crate) struct Signals {
+    /// When the load begins, as soon as that is known.
+    pub(crate) begin: watch::Receiver<Option<Instant>>,
     /// Changes when the thread must end.
     pub(crate) stop: watch::Receiver<bool>,
     /// Dropped when the thread has opened its connections.
@@ -81,10 +83,7 @@ impl Worker {
         let of_thread = Arc::clone(&meter);
         let work = move || {
             let begin = Instant::now();
-            let Signals { stop, opening, ended } = signals;
-            let result = work(&share, &load, &of_thread, stop, opening);
-            drop(ended);
-            result?;
+            work(&share, &load, &of_thread, signals)?;
             Ok(Times {
                 ran: begin.elapsed(),
                 cpu: cpu_time()?,
@@ -110,19 +109,20 @@ impl Worker {
     }
 }
 
-fn work(
-    share: &Share,
-    load: &Arc<Load>,
-    meter: &Arc<Meter>,
-    mut stop: watch::Receiver<bool>,
-    opening: mpsc::Sender<()>,
-) -> Result<()> {
+fn work(share: &Share, load: &Arc<Load>, meter: &Arc<Meter>, signals: Signals) -> Result<()> {
+    let Signals {
+        mut begin,
+        mut stop,
+        opening,
+        ended: _ended,
+    } = signals;
     let runtime = Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot set up an event loop")?;
     runtime.block_on(async {
         let timer = Timer::new().context("cannot create a timer")?;
+        let (here, begin_here) = watch::channel(None);
         let mut lanes = JoinSet::new();
         for number in &share.numbers {
             for link in share.links(*number)? {
@@ -130,6 +130,7 @@ fn work(
                     load: Arc::clone(load),
                     meter: Arc::clone(meter),
                     timer: Arc::clone(&timer),
+                    begin: begin_here.clone(),
                     link,
                     opening: opening.clone(),
                 };
@@ -137,7 +138,13 @@ fn work(
             }
         }
         drop(opening);
-        let ended = async { while lanes.join_next().await.is_some() {} };
+        // A lane that another thread wakes waits in a queue of which a busy runtime takes one task in 31: the last of thousands of lanes
+        // would begin many seconds late.
+        let ended = async {
+            here.send_replace(known(&mut begin).await);
+            drop(here);
+            while lanes.join_next().await.is_some() {}
+        };
         tokio::select! {
             () = ended => Ok(()),
             _ = stop.changed() => Ok(()),

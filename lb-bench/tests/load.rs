@@ -13,6 +13,7 @@ use std::{
     io::Read,
     net::{Ipv4Addr, SocketAddr, TcpListener},
     process::{Command, Output},
+    sync::atomic::Ordering,
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -87,6 +88,27 @@ fn a_stall_shows_at_a_fixed_rate_and_hides_in_a_closed_loop() {
         closed["notes"][0].as_str().unwrap().contains("hide stalls"),
         "{closed:#}"
     );
+}
+
+/// Connections that begin late wait longer than the server takes, and thousands of them reach their time limit.
+#[test]
+fn all_connections_begin_before_any_of_them_has_sent_many_requests() {
+    let (server, behind) = servers::counting(2_000);
+    let load = [
+        "-w",
+        "0s",
+        "-d",
+        "500ms",
+        "-t",
+        "1",
+        "-c",
+        "2000",
+        "--timeout",
+        "60s",
+    ];
+    let (result, _) = result(&[&load[..], &[&url(server)]].concat());
+    assert_eq!(count(&result, "errors"), 0, "{result:#}");
+    assert_eq!(behind.load(Ordering::Relaxed), 0, "{result:#}");
 }
 
 #[test]

@@ -146,6 +146,34 @@ async fn serve_http(
     }
 }
 
+/// A server of HTTP/1.1 that awaits this many connections. Gives the most of them that had not asked yet when another one asked for the
+/// fourth time.
+pub(crate) fn counting(connections: u32) -> (SocketAddr, Arc<AtomicU32>) {
+    let (asked, behind) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+    let result = Arc::clone(&behind);
+    let address = listen(move |mut stream| {
+        let (asked, behind) = (Arc::clone(&asked), Arc::clone(&behind));
+        async move {
+            let mut buffer = [0; 4096];
+            for request in 1_u32.. {
+                // A request is one segment.
+                if stream.read(&mut buffer).await? == 0 {
+                    break;
+                }
+                if request == 1 {
+                    asked.fetch_add(1, Ordering::Relaxed);
+                } else if request == 4 {
+                    let missing = connections - asked.load(Ordering::Relaxed);
+                    behind.fetch_max(missing, Ordering::Relaxed);
+                }
+                stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await?;
+            }
+            Ok(())
+        }
+    });
+    (address, result)
+}
+
 /// A server that speaks first, and not TLS.
 pub(crate) fn greeting() -> SocketAddr {
     listen(|mut stream| async move {
