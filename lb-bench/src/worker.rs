@@ -157,7 +157,9 @@ impl Share {
     /// A connection, in as many lanes as it has requests at a time.
     fn links(&self, number: u32) -> Result<Vec<Link>> {
         let plan = &self.plan;
-        let place = number as usize % plan.targets.len();
+        // Each thread sends to all targets: with one of its own, it and that server would hardly wait for others, as no client of a
+        // balancer's address can.
+        let place = number as usize / plan.threads % plan.targets.len();
         let (target, connector) = (&plan.targets[place], self.connectors[place].clone());
         let keepalive = plan.keepalive;
         let link = match &plan.traffic {
