@@ -19,6 +19,10 @@ pub const MIN_INTERVAL: Duration = Duration::from_millis(1);
 /// Longest interval and time-out, so that no sum of times can overflow.
 pub const MAX_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// Between checks of a target that is down passes this part of the time that it has been down: long outages are found to be over late by
+/// no more than that, and short ones at the pace of targets that are up.
+const SHARE_OF_OUTAGE: u32 = 10;
+
 /// The numbers that make a verdict of results.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Policy {
@@ -128,8 +132,8 @@ pub struct Machine {
     health: Health,
     /// Consecutive results against the verdict.
     against: u32,
-    /// Time to the next check while down.
-    down_interval: Duration,
+    /// The first failure of an outage, as far as this machine has seen it.
+    down_since: Option<Instant>,
     flaps: Flaps,
 }
 
@@ -140,7 +144,7 @@ impl Machine {
             policy,
             health,
             against: 0,
-            down_interval: policy.interval.min(policy.down_interval_max),
+            down_since: None,
             flaps: Flaps::default(),
         }
     }
@@ -195,13 +199,12 @@ impl Machine {
             (Health::Down, Outcome::Failure) => {
                 self.against = 0;
                 self.flaps.failed();
-                let wait = self.down_interval;
-                self.down_interval = wait.saturating_mul(2).min(policy.down_interval_max);
-                self.settled(started, wait)
+                self.down_since.get_or_insert(started);
+                self.settled(started, self.down_interval(started))
             }
             (Health::Up | Health::Down, Outcome::Local) if self.against > 0 => fast(started, &policy),
             (Health::Up, Outcome::Local) => self.settled(started, policy.interval),
-            (Health::Down, Outcome::Local) => self.settled(started, self.down_interval),
+            (Health::Down, Outcome::Local) => self.settled(started, self.down_interval(started)),
         }
     }
 
@@ -241,9 +244,8 @@ impl Machine {
         };
         let wait = match verdict {
             Health::Down => {
-                let wait = self.down_interval;
-                self.down_interval = wait.saturating_mul(2).min(self.policy.down_interval_max);
-                wait
+                self.down_since = Some(started);
+                self.down_interval(started)
             }
             Health::Up | Health::Unchecked => self.policy.interval,
         };
@@ -263,6 +265,15 @@ impl Machine {
             transition: Some(verdict),
             ..decision
         }
+    }
+
+    /// Time to the next check while down.
+    fn down_interval(&self, now: Instant) -> Duration {
+        let outage = self
+            .down_since
+            .map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        let wait = (outage / SHARE_OF_OUTAGE).max(self.policy.interval);
+        wait.min(self.policy.down_interval_max)
     }
 
     fn settled(&self, started: Instant, wait: Duration) -> Decision {

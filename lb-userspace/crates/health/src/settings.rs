@@ -383,7 +383,7 @@ pub struct CheckSettings {
     pub interval: Duration,
     /// Time between checks while the last results contradict the verdict.
     pub fast_interval: Duration,
-    /// Longest time between checks while down; doubles from `interval` up to here.
+    /// Longest time between checks while down: `interval` at first, then a tenth of the outage, up to here.
     pub down_interval_max: Duration,
     /// Time after which a check without a result has failed.
     pub timeout: Duration,

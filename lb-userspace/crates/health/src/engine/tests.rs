@@ -495,10 +495,10 @@ fn black_holes_within_the_bound_delay_no_other_check() {
             simulation.starts_of(host)
         );
     }
-    // Backed off: 2, 4, 8, 16, 20 s.
+    // Backed off: every 2 s for 20 s, and after that when the outage is a tenth longer.
     for host in 0..40 {
         assert!(
-            (5..=7).contains(&simulation.starts_of(host)),
+            (20..=25).contains(&simulation.starts_of(host)),
             "{host}: {}",
             simulation.starts_of(host)
         );
@@ -598,7 +598,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
     /// The documented bounds: a dead backend is found within interval × (1 + jitter) + fall × (fast_interval +
-    /// timeout); a recovered one within the time to the next check while down and `rise` fast checks.
+    /// timeout); a recovered one within the time to the next check while down, a tenth of the outage, and `rise` fast checks.
     #[test]
     fn detection_and_recovery_keep_their_bounds(
         interval in 100_u32..5000,
@@ -641,7 +641,8 @@ proptest! {
             + (settings.fast_interval + settings.timeout) * fall;
         prop_assert!(found <= promised, "found after {found:?}, promised {promised:?}");
         let recovered = seen[2].0 - back;
-        let promised = settings.down_interval_max.mul_f64(1.0 + jitter)
+        let wait = (MS * outage / 10).max(settings.interval).min(settings.down_interval_max);
+        let promised = wait.mul_f64(1.0 + jitter)
             + settings.timeout
             + (settings.fast_interval + MS) * (rise - 1)
             + MS;

@@ -353,7 +353,8 @@ pub const HEALTH: KeyTable = KeyTable {
         KIND,
         default("interval", field!(Check.interval = TIME), DURATION, "\"2s\"", "Time between checks; from 1ms"),
         default("fast_interval", field!(Check.fast_interval = TIME), DURATION, "\"500ms\"", "Time between checks while results contradict the health state"),
-        default("down_interval_max", field!(Check.down_interval_max = TIME), DURATION, "\"20s\"", "Longest time between checks while the backend is down"),
+        default("down_interval_max", field!(Check.down_interval_max = TIME), DURATION, "\"20s\"", "Longest time between checks while the backend is down")
+            .more("It is `interval` at first, and a tenth of the outage once that is longer."),
         default("timeout", field!(Check.timeout = TIME), DURATION, "\"1s\"", "Time after which a check without a result has failed").of(SAMPLED),
         default("rise", field!(Check.rise = count()), number(1, u32::MAX), "2", "Consecutive successes that make a backend up").of(SAMPLED),
         default("fall", field!(Check.fall = count()), number(1, u32::MAX), "3", "Consecutive failures that make a backend down").of(SAMPLED),
