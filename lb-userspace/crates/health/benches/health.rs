@@ -14,10 +14,11 @@ use std::{
 
 use anyhow::Result;
 use criterion::{Criterion, Throughput};
+use lb_common::counters::Signals;
 use lb_health_core::{
-    Checker, DnsChecker, HealthCheckMonitor, HttpChecker, MonitorConfig, Route, TcpChecker, TcpProbe,
-    check_all,
-    settings::{CheckSettings, DnsCheck, HttpCheck},
+    Breaker, Checker, DnsChecker, HealthCheckMonitor, HttpChecker, MonitorConfig, Route, TcpChecker,
+    TcpProbe, check_all,
+    settings::{BreakerSettings, CheckSettings, DnsCheck, HttpCheck},
 };
 use tokio::{
     net::TcpSocket,
@@ -249,6 +250,37 @@ fn monitors(c: &mut Criterion, runtime: &Runtime) -> Result<()> {
     Ok(())
 }
 
+/// A breaker that takes a failure every 3 s, of which its window holds four, and does not open.
+fn breakers(c: &mut Criterion) {
+    let settings = BreakerSettings {
+        failures: 1_000,
+        window: Duration::from_secs(10),
+        open: Duration::from_secs(30),
+    };
+    let failure = Signals {
+        refused: 1,
+        ..Signals::default()
+    };
+    let mut breaker = Breaker::default();
+    let mut now = Instant::now();
+    let mut group = c.benchmark_group("health/breaker");
+    group.bench_function("check", |b| {
+        b.iter(|| (breaker.pass(black_box(now), &settings), breaker.state()));
+    });
+    group.bench_function("check and record", |b| {
+        b.iter(|| {
+            now += Duration::from_secs(3);
+            let passed = breaker.pass(black_box(now), &settings);
+            (
+                passed,
+                breaker.state(),
+                breaker.take_signals(black_box(failure), now, &settings),
+            )
+        });
+    });
+    group.finish();
+}
+
 fn main() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -258,6 +290,7 @@ fn main() -> Result<()> {
     single_checks(&mut criterion, &runtime)?;
     concurrent_checks(&mut criterion, &runtime)?;
     monitors(&mut criterion, &runtime)?;
+    breakers(&mut criterion);
     criterion.final_summary();
     Ok(())
 }

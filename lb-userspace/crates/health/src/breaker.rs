@@ -43,12 +43,13 @@ impl BreakerState {
 /// at the first signal and closes after a `window` without any. [`Self::close`] closes it at once: a check has found
 /// out how things stand.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Breaker {
+pub struct Breaker {
     state: BreakerState,
     /// When the state ends by itself; there is none while closed.
     until: Option<Instant>,
-    /// Signals within the window, while closed.
+    /// Signals within the window, while closed, and their sum.
     signals: VecDeque<(Instant, Signals)>,
+    sum: Signals,
 }
 
 impl Breaker {
@@ -58,20 +59,22 @@ impl Breaker {
             state,
             until: until.filter(|_| state != BreakerState::Closed),
             signals: VecDeque::new(),
+            sum: Signals::default(),
         }
     }
 
-    pub(super) fn state(&self) -> BreakerState {
+    /// Where it stands.
+    pub fn state(&self) -> BreakerState {
         self.state
     }
 
     /// When [`Self::pass`] has something to do.
-    pub(super) fn deadline(&self) -> Option<Instant> {
+    pub fn deadline(&self) -> Option<Instant> {
         self.until
     }
 
     /// Takes signals, of which there is at least one. Returns why it opens, if it does.
-    pub(super) fn take_signals(
+    pub fn take_signals(
         &mut self,
         signals: Signals,
         now: Instant,
@@ -85,21 +88,15 @@ impl Breaker {
             BreakerState::Open => return None,
             BreakerState::HalfOpen => format!("on trial: {}", words(signals)),
             BreakerState::Closed => {
-                self.signals.push_back((now, signals));
-                let recent =
-                    |(at, _): &(Instant, Signals)| now.saturating_duration_since(*at) <= settings.window;
-                while self.signals.front().is_some_and(|first| !recent(first)) {
-                    self.signals.pop_front();
-                }
                 // Each entry holds at least one signal, so their number is bounded by the limit.
-                let sum = self
-                    .signals
-                    .iter()
-                    .fold(Signals::default(), |sum, (_, signals)| Signals {
-                        unanswered: sum.unanswered + signals.unanswered,
-                        refused: sum.refused + signals.refused,
-                        unreachable: sum.unreachable + signals.unreachable,
-                    });
+                self.signals.push_back((now, signals));
+                self.sum = combined(self.sum, signals, u64::saturating_add);
+                let is_old =
+                    |(at, _): &mut (Instant, Signals)| now.saturating_duration_since(*at) > settings.window;
+                while let Some((_, old)) = self.signals.pop_front_if(is_old) {
+                    self.sum = combined(self.sum, old, u64::saturating_sub);
+                }
+                let sum = self.sum;
                 if sum.total() < failures {
                     return None;
                 }
@@ -115,7 +112,7 @@ impl Breaker {
     }
 
     /// Notes that time has passed; whether the state changed by that.
-    pub(super) fn pass(&mut self, now: Instant, settings: &BreakerSettings) -> bool {
+    pub fn pass(&mut self, now: Instant, settings: &BreakerSettings) -> bool {
         if self.until.is_none_or(|until| now < until) {
             return false;
         }
@@ -127,7 +124,7 @@ impl Breaker {
     }
 
     /// Closes it; whether it was not closed.
-    pub(super) fn close(&mut self) -> bool {
+    pub fn close(&mut self) -> bool {
         let was = self.state;
         self.turn(BreakerState::Closed, None);
         was != BreakerState::Closed
@@ -136,6 +133,16 @@ impl Breaker {
     fn turn(&mut self, state: BreakerState, until: Option<Instant>) {
         (self.state, self.until) = (state, until);
         self.signals.clear();
+        self.sum = Signals::default();
+    }
+}
+
+/// Signals kind by kind.
+fn combined(a: Signals, b: Signals, of: fn(u64, u64) -> u64) -> Signals {
+    Signals {
+        unanswered: of(a.unanswered, b.unanswered),
+        refused: of(a.refused, b.refused),
+        unreachable: of(a.unreachable, b.unreachable),
     }
 }
 

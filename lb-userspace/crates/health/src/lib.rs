@@ -68,7 +68,7 @@ mod testing;
 pub mod word;
 
 pub use board::CheckStatuses;
-pub use breaker::{BreakerState, MAX_BREAKER_FAILURES};
+pub use breaker::{Breaker, BreakerState, MAX_BREAKER_FAILURES};
 pub use damping::MAX_FLAP_LIMIT;
 pub use error::{CertificateProblem, CheckError, GrpcProblem, Http2Problem, Latency, LocalError, Stage};
 pub use health_state::Health;
