@@ -22,6 +22,11 @@ const BAR_MARGIN: u32 = 5;
 /// Pixels of a letter beside a bar, and letters for which there is space at least.
 const LETTER: u32 = 7;
 const SHORTEST: usize = 18;
+/// Pixels of the legend of lines: of a sample of a line, between that and others, above the first one, and from one to the next.
+const LEGEND_LINE: u32 = 18;
+const LEGEND_GAP: u32 = 6;
+const LEGEND_TOP: i32 = 45;
+const LEGEND_ROW: usize = 20;
 const FONT: &str = "sans-serif";
 /// Colours that people with colour blindness tell apart, too (Okabe and Ito, 2008), and more.
 const COLOURS: [RGBColor; 11] = [
@@ -227,7 +232,14 @@ impl Lines<'_, '_> {
         Y::CoordDescType: ValueFormatter<f64> + Ranged<ValueType = f64>,
     {
         let failed = |error: &dyn std::fmt::Display| anyhow!("{error}");
-        let mut chart = ChartBuilder::on(self.area)
+        let longest = self.lines.iter().map(|line| line.name.chars().count()).max();
+        let longest = u32::try_from(longest.unwrap_or_default())?;
+        // Beside the axes, where no line can be behind it.
+        let legend_width = LEGEND_LINE + 2 * LEGEND_GAP + LETTER * longest;
+        let (area, legend) = self
+            .area
+            .split_horizontally(self.area.dim_in_pixel().0.saturating_sub(legend_width));
+        let mut chart = ChartBuilder::on(&area)
             .caption(self.title, (FONT, 20))
             .x_label_area_size(45)
             .y_label_area_size(85)
@@ -243,7 +255,8 @@ impl Lines<'_, '_> {
             .y_label_formatter(&|place| self.y.show(*place))
             .draw()
             .map_err(|error| failed(&error))?;
-        for (line, colour) in self.lines.iter().zip(COLOURS.iter().cycle()) {
+        let rows = (LEGEND_TOP..).step_by(LEGEND_ROW);
+        for ((line, colour), row) in self.lines.iter().zip(COLOURS.iter().cycle()).zip(rows) {
             let places = line
                 .points
                 .iter()
@@ -251,18 +264,17 @@ impl Lines<'_, '_> {
             let style = colour.stroke_width(2);
             chart
                 .draw_series(LineSeries::new(places, style))
-                .map_err(|error| failed(&error))?
-                .label(&line.name)
-                .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], style));
+                .map_err(|error| failed(&error))?;
+            let (begin, end) = (LEGEND_GAP.cast_signed(), (LEGEND_GAP + LEGEND_LINE).cast_signed());
+            legend
+                .draw(&PathElement::new([(begin, row), (end, row)], style))
+                .map_err(|error| failed(&error))?;
+            let text = (end + LEGEND_GAP.cast_signed(), row - 7);
+            legend
+                .draw(&Text::new(line.name.clone(), text, (FONT, 13)))
+                .map_err(|error| failed(&error))?;
         }
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::UpperLeft)
-            .background_style(WHITE.mix(0.8))
-            .border_style(BLACK.mix(0.3))
-            .label_font((FONT, 13))
-            .draw()
-            .map_err(|error| failed(&error))
+        Ok(())
     }
 }
 
