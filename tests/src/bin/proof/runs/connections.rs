@@ -5,6 +5,7 @@ mod flows;
 mod real;
 
 use anyhow::Result;
+use lb_common::flow::{NatFlowV4, NatFlowV6, TupleV4, TupleV6};
 use lb_tests::report::{
     document::{Figure, Report},
     plot::Plot,
@@ -69,6 +70,43 @@ fn add_real(context: &mut Context, report: &mut Report, count: usize) -> Result<
     Ok(())
 }
 
+/// Bytes before the key of an entry: `struct htab_elem` of the kernel's `kernel/bpf/hashtab.c`, and the `struct llist_node` that
+/// `kernel/bpf/memalloc.c` adds.
+const HEAD: usize = 48 + 8;
+/// The sizes of which the kernel gives memory for an entry (`mm/slab_common.c`).
+const SIZES: [usize; 5] = [96, 128, 192, 256, 512];
+
+/// What a flow of mode `nat` consists of in memory, and what was measured.
+fn layout(measured: &Crafted) -> Table {
+    let columns = [
+        ("head of an entry", Unit::Bytes),
+        ("key", Unit::Bytes),
+        ("value", Unit::Bytes),
+        ("entry", Unit::Bytes),
+        ("kernel's next size", Unit::Bytes),
+        ("a flow: two entries", Unit::Bytes),
+        ("measured", Unit::Bytes),
+    ];
+    let mut table = Table::new("Memory of a flow of mode `nat`", "family", &columns);
+    let sizes = [
+        ("IPv4", size_of::<TupleV4>(), size_of::<NatFlowV4>()),
+        ("IPv6", size_of::<TupleV6>(), size_of::<NatFlowV6>()),
+    ];
+    for ((family, key, value), measured) in sizes.into_iter().zip(measured.of_family) {
+        let entry = HEAD + key + value;
+        let size = SIZES.into_iter().find(|size| *size >= entry).unwrap_or(entry);
+        let computed = [HEAD, key, value, entry, size, 2 * entry].map(|bytes| bytes as f64);
+        table.row(
+            family,
+            computed
+                .into_iter()
+                .chain([measured])
+                .map(|bytes| Some(Samples::one(bytes))),
+        );
+    }
+    table
+}
+
 fn add_crafted(context: &mut Context, report: &mut Report) -> Result<()> {
     let columns = [
         ("flows", Unit::Count),
@@ -118,6 +156,9 @@ fn add_crafted(context: &mut Context, report: &mut Report) -> Result<()> {
         .chain([const { None }; 5]),
     );
     report.table(table);
+    if let Some(most) = &most {
+        report.table(layout(most));
+    }
     report.plot(Plot::bars(
         "",
         "A packet of a known flow, by flows",
@@ -140,7 +181,8 @@ fn add_crafted(context: &mut Context, report: &mut Report) -> Result<()> {
             ),
             peers: String::new(),
             is_met: Some(most.tables <= 64.0),
-            note: "a flow of mode `nat` is two entries, one for each direction".to_owned(),
+            note: "a flow of mode `nat` is two entries, one for each direction; the kernel's head of an entry takes 56 B before any key"
+                .to_owned(),
         });
         report.figure(Figure {
             target: "active-connections",

@@ -18,7 +18,8 @@ const BACKENDS: u32 = 32;
 pub(super) struct Crafted {
     /// By the daemon's count.
     pub(super) counted: u64,
-    /// Bytes a flow, of the flow tables and of the daemon.
+    /// Bytes a flow of IPv4, of IPv6 and of either in the flow tables, and in the daemon.
+    pub(super) of_family: [f64; 2],
     pub(super) tables: f64,
     pub(super) daemon: f64,
     /// Seconds a packet: forward and reply of IPv4, of IPv6.
@@ -44,17 +45,23 @@ impl Crafted {
             )
         });
         balancer.apply(&services.collect::<Result<Vec<_>>>()?)?;
-        let memory = || -> Result<[f64; 2]> {
+        let memory = || -> Result<[f64; 3]> {
             let daemon = &balancer.daemon;
-            let tables = process::map_bytes(daemon, FLOWS_V4)? + process::map_bytes(daemon, FLOWS_V6)?;
-            Ok([tables, process::resident(daemon.pid()?)?])
+            let tables = [FLOWS_V4, FLOWS_V6].map(|name| process::map_bytes(daemon, name));
+            let [v4, v6] = tables;
+            Ok([v4?, v6?, process::resident(daemon.pid()?)?])
         };
         let before = memory()?;
         let flows =
             addresses.map(|(_, address)| balancer.packets(|runner| Flows::open(runner, address, count / 2)));
-        let [v4, v6] = flows;
-        let flows = [v4?, v6?];
-        let after = memory()?;
+        let [of_v4, of_v6] = flows;
+        let flows = [of_v4?, of_v6?];
+        let mut grown = memory()?;
+        grown
+            .iter_mut()
+            .zip(before)
+            .for_each(|(after, before)| *after -= before);
+        let [v4, v6, daemon] = grown;
         let counted = balancer.daemon.cli().json("flows count")?["flows"].as_u64();
         let mut seconds: [Samples; 4] = Default::default();
         for _ in 0..turns {
@@ -68,8 +75,9 @@ impl Crafted {
         }
         Ok(Self {
             counted: counted.context("no count of flows")?,
-            tables: (after[0] - before[0]) / f64::from(count),
-            daemon: (after[1] - before[1]) / f64::from(count),
+            of_family: [v4, v6].map(|grown| grown / f64::from(count / 2)),
+            tables: (v4 + v6) / f64::from(count),
+            daemon: daemon / f64::from(count),
             seconds,
         })
     }
