@@ -83,7 +83,8 @@ pub(crate) fn measure(context: &mut Context) -> Result<Report> {
          the command that heals it to the begin of the first new connection that it answers. All services see the same failures at \
          the same time. HAProxy runs beside the balancer on the same machine and checks the same servers. Checks are of kind `http`. \
          *default*: every key at its default, passive checks with them. *fast*: a check every 50 ms, every 20 ms once one has failed, \
-         with a time limit of 50 ms, for which docs/health-checks.md promises 265 ms at most. A flapping server is down and up for \
+         with a time limit of 50 ms, for which docs/health-checks.md promises 265 ms at most. HAProxy has the same intervals and numbers of \
+         checks; it checks a server that is down every interval, however long that lasts. A flapping server is down and up for \
          {} s each; its detection is that of the whole time.",
         LIMIT.as_millis(),
         FLAP.as_secs()
@@ -93,7 +94,7 @@ pub(crate) fn measure(context: &mut Context) -> Result<Report> {
     if has_haproxy {
         context.add_version("HAProxy", Command::new("haproxy").arg("-v"))?;
     }
-    let mut of_fast = Vec::new();
+    let mut medians = Vec::new();
     for group in groups(context) {
         let mut rig = Rig::start(&group.services, has_haproxy)?;
         let mut outcomes: Vec<Vec<Outcome>> = rig.targets.iter().map(|_| Vec::new()).collect();
@@ -112,19 +113,22 @@ pub(crate) fn measure(context: &mut Context) -> Result<Report> {
         let mut rows: Vec<(&Target, &Vec<Outcome>)> = rig.targets.iter().zip(&outcomes).collect();
         rows.sort_by_key(|(target, _)| target.fault);
         add(&mut report, &group, &rows);
-        let counts =
-            |target: &Target| ptr::eq(target.settings, &raw const FAST) && target.fault != Fault::Flapping;
-        of_fast.extend(
+        let counts = |target: &Target| {
+            let is_one = |settings: &'static Settings| ptr::eq(target.settings, &raw const *settings);
+            (is_one(&FAST) || is_one(&DEFAULT)) && target.fault != Fault::Flapping
+        };
+        medians.extend(
             rows.iter()
                 .filter(|(target, _)| counts(target))
-                .map(|(target, outcomes)| Fast {
+                .map(|(target, outcomes)| Medians {
                     system: target.system,
+                    is_fast: ptr::eq(target.settings, &raw const FAST),
                     detection: samples(outcomes, |outcome| outcome.detection).median(),
                     recovery: samples(outcomes, |outcome| outcome.recovery).median(),
                 }),
         );
     }
-    add_figures(&mut report, &of_fast);
+    add_figures(&mut report, &medians);
     Ok(report)
 }
 
@@ -206,36 +210,60 @@ fn add(report: &mut Report, group: &Group, rows: &[(&Target, &Vec<Outcome>)]) {
     report.plot(Plot::bars(group.suffix, &title, Unit::Seconds, bars));
 }
 
-/// Medians of a service with fast settings.
-struct Fast {
+/// Medians of a service with fast or default settings.
+struct Medians {
     system: System,
+    is_fast: bool,
     detection: f64,
     recovery: f64,
 }
 
-fn add_figures(report: &mut Report, all: &[Fast]) {
-    type Value = fn(&Fast) -> f64;
-    // Two successes, each an interval later at most.
-    let figures: [(&str, f64, Value); 2] = [
-        ("detection", 0.3, |fast| fast.detection),
-        ("recovery", 2.0 * 0.05 + 0.05, |fast| fast.recovery),
+fn add_figures(report: &mut Report, all: &[Medians]) {
+    type Value = fn(&Medians) -> f64;
+    // Two successes, each an interval later at most. Detection has a goal with fast settings alone.
+    let figures: [(&str, [Option<f64>; 2], Value); 2] = [
+        ("detection", [Some(0.3), None], |of| of.detection),
+        (
+            "recovery",
+            [Some(2.0 * 0.05 + 0.05), Some(2.0 * 2.0 + 0.05)],
+            |of| of.recovery,
+        ),
     ];
-    for (target, limit, value) in figures {
-        let worst = |system| {
+    for (target, limits, value) in figures {
+        let worst = |system, is_fast| {
             all.iter()
-                .filter(|fast| fast.system == system)
+                .filter(|of| (of.system, of.is_fast) == (system, is_fast))
                 .map(value)
                 .reduce(f64::max)
         };
-        let Some(ours) = worst(System::Lb) else { continue };
+        let both = |system| [true, false].map(|is_fast| worst(system, is_fast));
+        let show = |[fast, default]: [Option<f64>; 2]| {
+            let texts = [(fast, ""), (default, " with default settings")];
+            let texts = texts
+                .iter()
+                .filter_map(|(worst, of)| Some(format!("{} at most{of}", Unit::Seconds.show((*worst)?))));
+            texts.collect::<Vec<_>>().join(", ")
+        };
+        let ours = both(System::Lb);
+        if ours[0].is_none() {
+            continue;
+        }
+        let theirs = show(both(System::HaProxy));
+        let is_met = ours
+            .iter()
+            .zip(limits)
+            .all(|(ours, limit)| ours.zip(limit).is_none_or(|(ours, limit)| ours < limit));
         report.figure(Figure {
             target,
-            ours: format!("{} at most", Unit::Seconds.show(ours)),
-            peers: worst(System::HaProxy).map_or_else(String::new, |theirs| {
-                format!("HAProxy {} at most", Unit::Seconds.show(theirs))
-            }),
-            is_met: Some(ours < limit),
-            note: "the largest median of four kinds of failure, with fast settings".to_owned(),
+            ours: show(ours),
+            peers: if theirs.is_empty() {
+                theirs
+            } else {
+                format!("HAProxy {theirs}")
+            },
+            is_met: Some(is_met),
+            note: "the largest median of each kind of failure, with fast settings where no others are named"
+                .to_owned(),
         });
     }
 }
