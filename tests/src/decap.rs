@@ -26,7 +26,17 @@ impl Decap {
     pub fn start(ns: &Netns, device: &str, from: &[String]) -> Result<Self> {
         let scratch = Scratch::new()?;
         let pins = scratch.join("pins");
-        Self::start_pinned(ns, device, from, scratch, &pins)
+        Self::start_pinned(ns, device, from, scratch, (&pins, "auto"))
+    }
+
+    /// As [`Decap::start`], in generic mode.
+    ///
+    /// # Errors
+    /// As [`Decap::start`].
+    pub fn start_generic(ns: &Netns, device: &str, from: &[String]) -> Result<Self> {
+        let scratch = Scratch::new()?;
+        let pins = scratch.join("pins");
+        Self::start_pinned(ns, device, from, scratch, (&pins, "generic"))
     }
 
     /// As [`Decap::start`], with pins that outlive this guard.
@@ -34,7 +44,7 @@ impl Decap {
     /// # Errors
     /// As [`Decap::start`].
     pub fn start_in(ns: &Netns, device: &str, from: &[String], pins: &Path) -> Result<Self> {
-        Self::start_pinned(ns, device, from, Scratch::new()?, pins)
+        Self::start_pinned(ns, device, from, Scratch::new()?, (pins, "auto"))
     }
 
     fn start_pinned(
@@ -42,7 +52,7 @@ impl Decap {
         device: &str,
         from: &[String],
         scratch: Scratch,
-        pins: &Path,
+        (pins, mode): (&Path, &str),
     ) -> Result<Self> {
         let (out, log) = (
             File::create(scratch.join("out"))?,
@@ -51,7 +61,8 @@ impl Decap {
         let mut command = ns.command(lb_binary()?);
         command
             .args(["-o", "json", "decap", "--iface", device, "--pin-dir"])
-            .arg(pins);
+            .arg(pins)
+            .args(["--xdp-mode", mode]);
         for prefix in from {
             command.args(["--from", prefix]);
         }

@@ -1,6 +1,7 @@
 //! What a run is asked for, and how it tells its progress.
 
 use std::{
+    env,
     io::{self, IsTerminal as _, Write as _},
     process::Command,
     time::Instant,
@@ -12,6 +13,8 @@ use lb_tests::{
     load_tool,
     report::machine::{Versions, version},
 };
+
+use crate::tries::{TRY, Tries};
 
 /// Turns of each figure; things that are compared take turns within each.
 const TURNS: usize = 5;
@@ -36,20 +39,26 @@ pub(crate) struct Context {
     scope: Scope,
     versions: Versions,
     begin: Instant,
+    /// What is tried in this run.
+    pub(crate) tries: Tries,
 }
 
 impl Context {
     /// For the run of this name.
     ///
     /// # Errors
-    /// When `lb` or the load tool is not there.
+    /// When `lb` or the load tool is not there, or something is to be tried that there is not.
     pub(crate) fn new(name: &'static str, scope: Scope) -> Result<Self> {
         let mut context = Self {
             name,
             scope,
             versions: Versions::new(),
             begin: Instant::now(),
+            tries: Tries::read()?,
         };
+        if let Ok(tries) = env::var(TRY) {
+            context.versions.insert(TRY.to_owned(), tries);
+        }
         context.add_version("lb", Command::new(lb_binary()?).arg("--version"))?;
         context.add_version("lb-bench", Command::new(load_tool::binary()?).arg("--version"))?;
         Ok(context)

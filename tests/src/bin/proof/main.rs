@@ -10,6 +10,7 @@ mod process;
 mod readme;
 mod runs;
 mod targets;
+mod tries;
 mod ways;
 mod world;
 

@@ -20,6 +20,7 @@ use lb_tests::{
     scratch::Scratch,
     topology::{Family, Shape, Topology},
     wait,
+    xdp_pass::PassProgram,
 };
 
 use crate::{
@@ -68,6 +69,7 @@ pub(crate) struct World {
     /// Where clients send to.
     pub(crate) targets: Vec<SocketAddr>,
     forwarder: Forwarder,
+    _passes: Vec<PassProgram>,
     _servers: Vec<Nginx>,
     _files: Scratch,
 }
@@ -83,6 +85,7 @@ impl World {
 
     fn build(way: Way, context: &mut Context) -> Result<Self> {
         let net = Topology::new(way.shape(), BACKENDS)?;
+        let passes = context.tries.change(way, &net)?;
         for ns in [&net.client.ns, &net.lb.ns] {
             ns.sysctl("net/ipv4/ip_local_port_range", PORTS)?;
         }
@@ -136,6 +139,7 @@ impl World {
             net,
             targets,
             forwarder,
+            _passes: passes,
             _servers: servers,
             _files: files,
         };
@@ -219,7 +223,12 @@ fn forward(
         if matches!(mode, "ipip" | "gue") {
             let from = [net.lb.v4.to_string()];
             for host in &net.backends {
-                decaps.push(Decap::start(&host.ns, "eth0", &from)?);
+                let start = if context.tries.has_generic_decap {
+                    Decap::start_generic
+                } else {
+                    Decap::start
+                };
+                decaps.push(start(&host.ns, "eth0", &from)?);
             }
         }
         return Ok(Forwarder::Lb {

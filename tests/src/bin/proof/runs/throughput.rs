@@ -26,8 +26,8 @@ use crate::{
 
 /// Connections with small requests.
 const CONNECTIONS: usize = 64;
-/// Connections with large transfers.
-const TRANSFERS: usize = 4;
+/// Connections with large transfers: of four, chance often sends three or all to one server, while the other one idles.
+const TRANSFERS: usize = 16;
 /// Longest wait for the last frames of a load.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Ways of a quick run.
