@@ -9,7 +9,7 @@ use super::{arch::Arch, cross::Machine};
 use crate::{
     build::{self, Profile},
     rust_flags,
-    workspace::{Workspace, cache_dir, run},
+    workspace::{Workspace, cache_dir, output_of, run},
 };
 
 /// Builds `lb` with the C library inside, which it needs for nothing that would have to be loaded: `lb` itself looks up users, groups and
@@ -22,14 +22,13 @@ pub(super) fn lb(workspace: &Workspace, arch: Arch, machine: &Machine) -> Result
     cargo
         .args(["build", "--package", "lb-userspace", "--bin", "lb"])
         .env("LB_COMMIT", build::commit(workspace));
-    build(
-        workspace,
-        arch,
-        machine,
-        cargo,
-        "lb",
-        "-Ctarget-feature=+crt-static",
-    )
+    let mut linked = vec!["-Ctarget-feature=+crt-static"];
+    if let (Machine::Native, Arch::X86_64) = (machine, arch)
+        && unpacks_relocations()
+    {
+        linked.push("-Clink-arg=-Wl,-z,pack-relative-relocs");
+    }
+    build(workspace, arch, machine, cargo, "lb", &linked)
 }
 
 /// Builds `liblb_health.so`.
@@ -47,8 +46,22 @@ pub(super) fn health_library(workspace: &Workspace, arch: Arch, machine: &Machin
         machine,
         cargo,
         "liblb_health.so",
-        "-Ctarget-feature=-crt-static",
+        &["-Ctarget-feature=-crt-static"],
     )
+}
+
+/// Whether the C library that goes into a static program can relocate it by a packed list, which is half a megabyte smaller.
+fn unpacks_relocations() -> bool {
+    const SINCE: (u32, u32) = (2, 36);
+    output_of(Command::new("getconf").arg("GNU_LIBC_VERSION"))
+        .and_then(|version| glibc(&version))
+        .is_some_and(|version| version >= SINCE)
+}
+
+/// The version in a text such as `glibc 2.36`.
+fn glibc(text: &str) -> Option<(u32, u32)> {
+    let (major, minor) = text.trim().strip_prefix("glibc ")?.split_once('.')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
 /// Runs cargo, and gives the path of its product.
@@ -58,10 +71,10 @@ fn build(
     machine: &Machine,
     mut cargo: Command,
     product: &str,
-    linked: &str,
+    linked: &[&str],
 ) -> Result<PathBuf> {
     let own = machine.flags();
-    let mut flags = vec![linked];
+    let mut flags = linked.to_vec();
     flags.extend(own.iter().map(String::as_str));
     cargo.args(["--locked", "--profile", Profile::Shipped.dir()]).env(
         rust_flags::VARIABLE,
@@ -89,4 +102,16 @@ fn build(
 
 fn contains(bytes: &[u8], word: &[u8]) -> bool {
     bytes.windows(word.len()).any(|window| window == word)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn version_of_the_c_library_is_compared_by_its_numbers() {
+        assert_eq!(glibc("glibc 2.36\n"), Some((2, 36)));
+        assert!(glibc("glibc 2.4") < glibc("glibc 2.36"));
+        assert_eq!(glibc("musl"), None);
+    }
 }
