@@ -1,11 +1,16 @@
 //! The `lb` command line as a user runs it.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::netns::Netns;
+use crate::netns::{Netns, checked};
 
 /// The binary under test: `LB_BIN`, else `release/lb` of the target directory this test was built in.
 ///
@@ -22,6 +27,35 @@ pub fn lb_binary() -> Result<PathBuf> {
         path.display()
     );
     Ok(path)
+}
+
+/// Writes [`lb_binary`] with another version to `path`: it loads a program of its own, for the names of pins are derived from the version.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn binary_of_other_version(path: &Path) -> Result<PathBuf> {
+    const VERSION: &[u8] = env!("CARGO_PKG_VERSION").as_bytes();
+    let other: Vec<u8> = [&VERSION[..VERSION.len() - 1], b"9"].concat();
+    let mut binary = fs::read(lb_binary()?)?;
+    let mut at = 0;
+    while let Some(found) = binary[at..]
+        .windows(VERSION.len())
+        .position(|bytes| bytes == VERSION)
+    {
+        at += found;
+        binary[at..at + VERSION.len()].copy_from_slice(&other);
+    }
+    fs::write(path, binary)?;
+    fs::set_permissions(path, Permissions::from_mode(0o755))?;
+    let version = checked(Command::new(path).arg("--version"))?;
+    ensure!(
+        version
+            .as_bytes()
+            .windows(other.len())
+            .any(|bytes| bytes == other),
+        "{version}"
+    );
+    Ok(path.to_owned())
 }
 
 /// The target directory that this program lies in.

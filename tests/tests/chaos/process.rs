@@ -8,7 +8,11 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use lb_tests::{lb_cli::lb_binary, netns::checked, wait};
+use lb_tests::{
+    lb_cli::{binary_of_other_version, lb_binary},
+    netns::checked,
+    wait,
+};
 
 use crate::{fault::Fault, traffic::May, world::World};
 
@@ -33,7 +37,7 @@ pub(crate) const UPGRADED: Fault = Fault {
     name: "upgrade and downgrade",
     may: May::LoseNothing,
     act: |world| {
-        let other = other_version(world)?;
+        let other = binary_of_other_version(&world.daemon.dir().join("lb-other"))?;
         let mut programs = vec![world.program()?];
         for binary in [Some(other), None] {
             world.daemon.kill()?;
@@ -51,32 +55,6 @@ pub(crate) const UPGRADED: Fault = Fault {
         Ok(())
     },
 };
-
-/// The daemon's binary with another version, which loads its own program: the names of pins are derived from the version.
-fn other_version(world: &World) -> Result<PathBuf> {
-    const VERSION: &[u8] = env!("CARGO_PKG_VERSION").as_bytes();
-    let other: Vec<u8> = [&VERSION[..VERSION.len() - 1], b"9"].concat();
-    let mut binary = fs::read(lb_binary()?)?;
-    let mut at = 0;
-    while let Some(found) = binary[at..]
-        .windows(VERSION.len())
-        .position(|bytes| bytes == VERSION)
-    {
-        at += found;
-        binary[at..at + VERSION.len()].copy_from_slice(&other);
-    }
-    let path = world.daemon.dir().write("lb-other", binary)?;
-    checked(Command::new("chmod").arg("755").arg(&path))?;
-    let version = checked(Command::new(&path).arg("--version"))?;
-    ensure!(
-        version
-            .as_bytes()
-            .windows(other.len())
-            .any(|bytes| bytes == other),
-        "{version}"
-    );
-    Ok(path)
-}
 
 /// It gets no time for ten seconds.
 const SUSPENDED: Fault = Fault {
