@@ -2,11 +2,12 @@
 
 mod at_run_time;
 mod certificates;
+mod fitness;
 mod probe;
 mod users;
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, SocketAddr, UdpSocket},
     time::Duration,
 };
 
@@ -308,6 +309,56 @@ fn addresses_that_do_not_arrive_are_recognised() -> Result<()> {
         "web",
         &["ip link set dev d1 up"],
     )?;
+
+    // The kernel answers ARP for what it has a local route to, but no neighbour discovery.
+    lb.ip("route add local 10.1.0.104/32 dev lo\nroute add local fd01::104/128 dev lo")?;
+    let (code, findings) = check("10.1.0.104", &[])?;
+    ensure!(
+        code == 0
+            && Value::from(findings.clone())
+                .to_string()
+                .contains("by a local route"),
+        "{findings:#?}"
+    );
+    let asks = |address: &str| -> Result<bool> {
+        let client = &net.client.ns;
+        client.ip("neigh flush dev eth0")?;
+        let to = SocketAddr::new(address.parse()?, 9);
+        client.enter(|| -> Result<()> {
+            let from = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+            UdpSocket::bind(from)?.send_to(b"?", to)?;
+            Ok(())
+        })??;
+        wait::until("its neighbour is known or not", Duration::from_secs(20), || {
+            let shown = client.run("ip", &["neigh", "show", "to", address])?;
+            let has_failed = shown.contains("FAILED");
+            Ok((has_failed || shown.contains("lladdr")).then_some(!has_failed))
+        })
+    };
+    ensure!(asks("10.1.0.104")?, "the kernel does not answer ARP");
+    ensure!(!asks("fd01::104")?, "the kernel answers neighbour discovery");
+    expect(
+        "IPv6 by a local route",
+        check("fd01::104", &[])?,
+        "address",
+        "warn",
+        "web",
+        &["has a local route alone", "ip addr add fd01::104/128 dev front"],
+    )?;
+    lb.sysctl("net/ipv4/conf/front/arp_ignore", "1")?;
+    ensure!(
+        !asks("10.1.0.104")?,
+        "the kernel answers ARP in spite of arp_ignore"
+    );
+    expect(
+        "arp_ignore with a local route",
+        check("10.1.0.104", &[])?,
+        "arp_ignore",
+        "warn",
+        "web",
+        &["has a local route", "sysctl -w net/ipv4/conf/front/arp_ignore=0"],
+    )?;
+    lb.sysctl("net/ipv4/conf/front/arp_ignore", "0")?;
 
     lb.ip("addr add 10.1.0.101/32 dev lo")?;
     let (code, findings) = check("10.1.0.101", &[])?;
@@ -701,7 +752,27 @@ fn what_the_daemon_knows_is_part_of_the_diagnosis() -> Result<()> {
         &["lb export"],
     )?;
 
+    let edited = site.daemon.dir().join("lb.toml");
+    let text = std::fs::read_to_string(&edited)?;
+    std::fs::write(&edited, text.replace(":8080", ":8081"))?;
+    expect(
+        "an edited file",
+        doctor("")?,
+        "config_pending",
+        "warn",
+        "daemon",
+        &["lb apply FILE"],
+    )?;
+
     site.daemon.kill()?;
+    let (code, findings) = doctor("")?;
+    ensure!(
+        code == 10
+            && Value::from(findings.clone())
+                .to_string()
+                .contains("only the machine was looked at"),
+        "{findings:#?}"
+    );
     let result = doctor("--iface front")?;
     expect(
         "left behind",

@@ -98,7 +98,8 @@ pub(in super::super) fn of_address(
     }
     if let Some(own) = good.first() {
         let interface = name_of(own.ifindex);
-        let unanswered = unanswered(facts, subject, address, &good, &networks, name_of);
+        let place = format!("is on {interface}");
+        let unanswered = unanswered(facts, subject, address, &place, &good, &networks, name_of);
         let ok = || Finding::ok("address", subject, format!("{address} is on {interface}"));
         return vec![unanswered.unwrap_or_else(ok)];
     }
@@ -110,16 +111,33 @@ pub(in super::super) fn of_address(
         ];
     }
     if facts.local.contains(&address) {
-        let message = format!("packets to {address} end on this machine, by a local route");
-        return vec![Finding::ok("address", subject, message)];
+        let unanswered = unanswered(
+            facts,
+            subject,
+            address,
+            "has a local route",
+            &[],
+            &networks,
+            name_of,
+        );
+        // For neighbour discovery the kernel asks whether an interface has the address.
+        if unanswered.is_some() || address.is_ipv4() || networks.is_empty() {
+            let message = format!("packets to {address} end on this machine, by a local route");
+            return vec![unanswered.unwrap_or_else(|| Finding::ok("address", subject, message))];
+        }
     }
     let Some(network) = networks.first() else {
         return vec![routed(subject, &address.to_string())];
     };
     let interface = name_of(network.ifindex);
     let network = Prefix::around(network.address, network.length);
+    let missing = if facts.local.contains(&address) {
+        "has a local route alone"
+    } else {
+        "is not on this machine"
+    };
     let message = format!(
-        "{address} lies in {network} of {interface}, but is not on this machine: no machine answers {question} for it"
+        "{address} lies in {network} of {interface}, but {missing}: no machine answers {question} for it"
     );
     vec![
         Finding::warn("address", subject, message)
@@ -127,12 +145,13 @@ pub(in super::super) fn of_address(
     ]
 }
 
-/// Whether `arp_ignore` keeps every interface in the address's network from answering for it, which is on the interfaces `good`. A warning:
-/// a router may have a route to it.
+/// Whether `arp_ignore` keeps every interface in the address's network from answering for it, which is on the interfaces `good`, or has a
+/// local route; `place` says that. A warning: a router may have a route to it.
 fn unanswered(
     facts: &Facts,
     subject: &str,
     address: IpAddr,
+    place: &str,
     good: &[&HostAddress],
     networks: &[&HostAddress],
     name_of: impl Fn(u32) -> String,
@@ -147,14 +166,14 @@ fn unanswered(
         NONE => false,
         _ => true,
     };
-    let (own, asked) = (good.first()?, networks.first()?);
+    let asked = networks.first()?;
     if !address.is_ipv4() || networks.iter().any(answers) {
         return None;
     }
     let value = value(asked);
-    let (interface, asked) = (name_of(own.ifindex), name_of(asked.ifindex));
+    let asked = name_of(asked.ifindex);
     let message = format!(
-        "{address} is on {interface}, and arp_ignore of {asked} keeps it from being answered there: no machine answers ARP for it"
+        "{address} {place}, and arp_ignore of {asked} keeps it from being answered there: no machine answers ARP for it"
     );
     let scopes = ["all", &asked].into_iter().filter(|scope| setting(scope) > 0);
     let settings: Vec<String> = scopes.map(key).collect();

@@ -5,6 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use anyhow::{Context, Result, ensure};
 use lb_tests::{
     config::{Service, file},
+    daemon::Daemon,
     http::{self, HttpServer},
     lane::Lane,
     lb_cli::LbCli,
@@ -179,6 +180,36 @@ fn a_service_that_stops_working_leaves_ok_and_returns() -> Result<()> {
         Ok(state == "ok")
     })?;
     Ok(())
+}
+
+#[test]
+fn a_service_without_an_interface_that_runs_the_program_is_broken() -> Result<()> {
+    let _lane = Lane::shared()?;
+    let mut site = Site::new(Shape::TwoArmed, 1)?;
+    let lb = site.net.lb.ns.clone();
+    let service = Service::tcp("web", SocketAddr::new("192.0.2.3".parse()?, SERVICE_PORT))
+        .keys("mode = \"l2dsr\"")
+        .backend("b0", site.net.backends[0].socket(Family::V4, HTTP_PORT), 1);
+    site.daemon = Daemon::new(&lb, &["front"])?
+        .args("--xdp-mode native")
+        .config(&file(&[service]))?;
+    site.daemon.start()?;
+    let cli = site.daemon.cli();
+    wait_for(&cli, "it works", "web", |state| state == "ok")?;
+    let says = |what: &str, words: &str| {
+        wait::until_true(what, LIMIT, || {
+            let (state, remedies) = state(&cli, "web")?;
+            Ok(state == "broken" && !remedies.is_empty() && cli.ok("status")?.contains(words))
+        })
+    };
+    lb.ip("link del front")?;
+    says("the interface is gone", "interface front: does not exist")?;
+    // One whose driver cannot run it natively.
+    lb.ip("link add front link back type macvlan\nlink set front up")?;
+    says(
+        "no program runs",
+        "interface front: the program does not run on it",
+    )
 }
 
 #[test]

@@ -119,6 +119,23 @@ fn backends_that_do_not_end_tunnels_or_lack_the_address_are_recognised() -> Resu
         "backend_address",
         &["ip addr add 192.0.2.1/32 dev lo # on 10.2.0.10"],
     )?;
+    // Machines need not answer pings, by which a UDP service is probed.
+    let udp = |mode: &str| {
+        let vip = SocketAddr::new(net.vip(Family::V4, 1), SERVICE_PORT);
+        let place = net.backends[0].socket(Family::V4, SERVICE_PORT);
+        let service = Service::udp("web", vip)
+            .keys(&format!("mode = \"{mode}\""))
+            .backend("b0", place, 1);
+        clinic.patient.diagnose(&[], &config(&[service]), &["--probe"])
+    };
+    expect(
+        "UDP by l2dsr without the address",
+        udp("l2dsr")?,
+        "backend_address",
+        "warn",
+        "web/b0",
+        &["does not answer for 192.0.2.1"],
+    )?;
     is(
         "no end of ipip",
         "ipip",
@@ -170,6 +187,33 @@ fn backends_that_do_not_end_tunnels_or_lack_the_address_are_recognised() -> Resu
     )?;
     balancer.ip("addr del 192.0.2.1/24 dev back\nroute add local 192.0.2.0/24 dev lo")?;
 
+    // Over IPv6 a machine answers for what the asked interface has.
+    there.ip("addr add 2001:db8:9::1/128 dev eth0 nodad")?;
+    balancer.ip("route del local 2001:db8:9::/64 dev lo\naddr add 2001:db8:9::1/64 dev back nodad")?;
+    let result = clinic
+        .patient
+        .diagnose(&[], &clinic.config("l2dsr", Family::V6), &["--probe"])?;
+    let command = remedy(&result.1, "address_conflict", "web/b0")?;
+    expect(
+        "the backend answers neighbour discovery",
+        result,
+        "address_conflict",
+        "fail",
+        "web/b0",
+        &["answers neighbour discovery for 2001:db8:9::1"],
+    )?;
+    there.run("sh", &["-ec", &command])?;
+    let (_, findings) = clinic
+        .patient
+        .diagnose(&[], &clinic.config("l2dsr", Family::V6), &["--probe"])?;
+    ensure!(
+        findings
+            .iter()
+            .all(|finding| finding["check"] != "address_conflict"),
+        "with the remedy, {command}: {findings:#?}"
+    );
+    balancer.ip("addr del 2001:db8:9::1/64 dev back\nroute add local 2001:db8:9::/64 dev lo")?;
+
     drop(everywhere);
     for mode in ["ipip", "gue", "l2dsr"] {
         is(
@@ -198,6 +242,14 @@ fn backends_that_do_not_end_tunnels_or_lack_the_address_are_recognised() -> Resu
     clinic.is_well("without a firewall", "gue")?;
     decap.stop()?;
     firewall(there, "ip protocol 4 drop")?;
+    expect(
+        "tunnels of UDP are dropped",
+        udp("ipip")?,
+        "tunnel",
+        "warn",
+        "web/b0",
+        &["it is dropped there"],
+    )?;
     is(
         "tunnels are dropped",
         "ipip",
