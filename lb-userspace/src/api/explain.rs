@@ -1,6 +1,6 @@
 //! `GET /v1/explain`
 
-use std::{net::IpAddr, sync::Arc};
+use std::{io, net::IpAddr, sync::Arc};
 
 use axum::{Json, extract::State};
 use lb_common::{
@@ -18,9 +18,10 @@ use super::{
 use crate::{
     api::context::Api,
     config::values,
-    datapath::Interface,
+    control::Fault,
+    datapath::{self, Interface},
     explain::{self, Explanation, Outer, OuterKind, Question},
-    state::{quic, service::Protocol, words::Word},
+    state::{names::BackendName, quic, service::Protocol, words::Word},
 };
 
 /// What would happen to a packet, and why; no packet is sent, and no flow changes.
@@ -87,9 +88,12 @@ pub(super) async fn explain(
     let view = api.control.view();
     let (asked, named) = (Arc::clone(&api), Arc::clone(&view));
     // Reading maps is system calls.
-    let explanation =
-        task::spawn_blocking(move || explain::explain(&question, &*asked.tables, &named)).await?;
-    let explanation = explanation.map_err(|error| {
+    let explained = task::spawn_blocking(move || {
+        let explanation = explain::explain(&question, &*asked.tables, &named)?;
+        let exit = explanation.ifindex.map(|index| interface_name(&asked, index));
+        io::Result::Ok((explanation, exit))
+    });
+    let (explanation, exit) = explained.await?.map_err(|error| {
         ApiError::new(
             ErrorCode::Failed,
             format!("cannot read the tables: {error}"),
@@ -103,7 +107,7 @@ pub(super) async fn explain(
         mode,
         slot,
         tracked,
-        ifindex,
+        ifindex: _,
         frame,
         tunnel_ends,
         steps,
@@ -115,21 +119,28 @@ pub(super) async fn explain(
             .map(|((_, name), _, _)| name.to_string())
     });
     let mut services = view.desired.services.values();
+    let service = service.and_then(|key| services.find(|service| service.key == key));
+    let faults = api.observer.faults();
+    let fault = service
+        .filter(|_| verdict == FORWARD)
+        .and_then(|service| fault_of(faults.get(&service.name)?, names.as_deref()));
+    let remedy = match fault {
+        Some(fault) => (!fault.remedies.is_empty()).then(|| fault.remedies.join(", or ")),
+        None => reason.has_remedy().then(|| reason.remedy().to_owned()),
+    };
     Ok(Json(types::Explanation {
         verdict: verdict.to_owned(),
         reason: reason.name().to_owned(),
-        remedy: reason.has_remedy().then(|| reason.remedy().to_owned()),
-        service: service.and_then(|key| {
-            let named = services.find(|service| service.key == key);
-            named.map(|service| service.name.to_string())
-        }),
+        remedy,
+        fault: fault.map(Fault::reason),
+        service: service.map(|service| service.name.to_string()),
         backend: names,
         mode: mode.map(|mode| mode.word().to_owned()),
         slot,
         tracked,
         tunnel_ends,
         output: (verdict == FORWARD).then(|| Output {
-            interface: ifindex.map(|index| interface_name(&api, index)),
+            interface: exit,
             packet_hex: frame.as_deref().map(hex),
         }),
         steps,
@@ -159,6 +170,16 @@ fn outer(kind: &str, source: &str, destination: &str) -> Result<Outer, ApiError>
     })
 }
 
+/// Why flows to a backend fail: for a reason of its own, else one of all flows of the service.
+fn fault_of<'a>(faults: &'a [Fault], backend: Option<&str>) -> Option<&'a Fault> {
+    let is_own = |fault: &&Fault| {
+        let of = fault.backend.as_ref().map(BackendName::as_str);
+        of.is_some() && of == backend
+    };
+    let own = faults.iter().find(is_own);
+    own.or_else(|| faults.iter().find(|fault| fault.is_total))
+}
+
 /// Bytes in hexadecimal, two digits each.
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -182,7 +203,7 @@ fn attached(api: &Api, is_meant: impl Fn(&Interface) -> bool) -> Option<(String,
     meant.find_map(|interface| Some((interface.name.clone(), interface.attached.as_ref()?.ifindex)))
 }
 
-/// The name of an interface that has the program, else its number.
+/// The name of an interface, which need not have the program.
 fn interface_name(api: &Api, index: u32) -> String {
     let has_index = |interface: &Interface| {
         interface
@@ -190,5 +211,5 @@ fn interface_name(api: &Api, index: u32) -> String {
             .as_ref()
             .is_some_and(|attached| attached.ifindex == index)
     };
-    attached(api, has_index).map_or_else(|| format!("interface {index}"), |(name, _)| name)
+    attached(api, has_index).map_or_else(|| datapath::interface_name(index), |(name, _)| name)
 }

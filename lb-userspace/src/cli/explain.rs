@@ -160,6 +160,9 @@ fn steps(explanation: &Explanation) -> String {
         "{}{interface}: {}\n",
         explanation.verdict, explanation.reason
     ));
+    if let Some(fault) = &explanation.fault {
+        text.push_str(&format!("but flows fail: {fault}\n"));
+    }
     if let Some(remedy) = &explanation.remedy {
         text.push_str(&format!("hint: {remedy}\n"));
     }

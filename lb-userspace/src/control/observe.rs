@@ -136,6 +136,11 @@ impl Observer {
         }
     }
 
+    /// The present faults.
+    pub fn faults(&self) -> Arc<FaultsByService> {
+        Arc::clone(&self.faults.borrow())
+    }
+
     /// Reads all counters and names them as `view` does. Blocks for as long as the system calls take.
     ///
     /// # Errors
@@ -151,7 +156,7 @@ impl Observer {
             flows_counted_at: snapshot.flows_counted_at,
             flows_counted_in: snapshot.flows_counted_in,
             next_hops,
-            faults: Arc::clone(&self.faults.borrow()),
+            faults: self.faults(),
             places: snapshot.backends.clone(),
             ..Observation::default()
         };

@@ -1,17 +1,22 @@
 //! Packets go where `lb explain` predicts.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail, ensure};
 use etherparse::PacketBuilder;
 use lb_tests::{
     client::{KeepAlive, http_requests},
-    config::Service,
+    config::{Service, file},
+    daemon::Daemon,
     direct::Direct,
     lane::Lane,
     site::{HTTP_PORT, Site},
     test_run::Program,
     topology::{Family, Shape},
+    wait,
 };
 use serde_json::Value;
 
@@ -235,6 +240,50 @@ fn unhex(text: &str) -> Result<Vec<u8>> {
     digits
         .map(|two| Ok(u8::from_str_radix(std::str::from_utf8(two)?, 16)?))
         .collect()
+}
+
+#[test]
+fn a_forwarded_packet_whose_flow_fails_is_explained_with_the_fault_and_its_remedy() -> Result<()> {
+    let _lane = Lane::shared()?;
+    let mut site = Site::new(Shape::TwoArmed, 1)?;
+    let web = site.web(Family::V4, &[1]);
+    let direct = Service::tcp("direct", SocketAddr::new(site.net.vip(Family::V4, 2), HTTP_PORT))
+        .keys("mode = \"l2dsr\"")
+        .backend("b0", site.net.backends[0].socket(Family::V4, HTTP_PORT), 1);
+    // Replies of mode nat come in by the other interface, where no program runs.
+    site.daemon = Daemon::new(&site.net.lb.ns, &["front"])?.config(&file(&[web, direct]))?;
+    site.daemon.start()?;
+    let cli = site.daemon.cli();
+    let client = SocketAddr::new(site.net.client.ip(Family::V4), FIRST_PORT);
+    let target = site.service_address(Family::V4);
+    wait::until_true("the daemon has looked", Duration::from_secs(20), || {
+        Ok(cli.json("service show web4")?["state"] == "broken")
+    })?;
+    let explanation = cli.json(&format!("explain tcp {client} {target}"))?;
+    ensure!(
+        text(&explanation, "verdict")? == "forward" && explanation["output"]["interface"] == "back",
+        "{explanation}"
+    );
+    ensure!(
+        text(&explanation, "fault")?
+            .contains("its replies come in by back, on which the program does not run")
+            && text(&explanation, "remedy")?.contains("name back"),
+        "{explanation}"
+    );
+    let shown = cli.ok(&format!("explain tcp {client} {target}"))?;
+    let (_, verdict) = shown.split_once("forward out of back: ").context("no verdict")?;
+    ensure!(
+        verdict.starts_with("forwarded_redirect\nbut flows fail: b0: its replies")
+            && verdict.contains("\nhint: name back"),
+        "{shown}"
+    );
+    let other = SocketAddr::new(site.net.vip(Family::V4, 2), HTTP_PORT);
+    let explanation = cli.json(&format!("explain tcp {client} {other}"))?;
+    ensure!(
+        explanation["fault"].is_null() && explanation["remedy"].is_null(),
+        "{explanation}"
+    );
+    Ok(())
 }
 
 #[test]

@@ -98,7 +98,7 @@ pub use self::{
     neighbours::{FIRST_ANSWER_WAIT, NextHop, NextHopState, NextHops},
     netlink::{HostAddress, LinkOperation, TiedTo},
     objects::kernel_objects,
-    pin::{other_layout, pin_obstacle},
+    pin::{interface_name, other_layout, pin_obstacle},
     snapshot::{
         BackendSignals, BackendStats, GaveWay, InterfaceStats, LinkLosses, MapUse, RedirectErrors, Snapshot,
     },

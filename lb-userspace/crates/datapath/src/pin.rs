@@ -280,7 +280,7 @@ pub(super) fn remove_link(path: &Path) -> Result<(), DatapathError> {
 }
 
 /// Name of an interface of this network namespace for messages.
-pub(super) fn interface_name(ifindex: u32) -> String {
+pub fn interface_name(ifindex: u32) -> String {
     super::netlink::Client::new()
         .and_then(|mut client| client.link(ifindex))
         .ok()

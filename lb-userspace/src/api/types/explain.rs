@@ -12,6 +12,10 @@ pub struct Explanation {
     pub reason: String,
     /// The remedy; `null` where none is needed.
     pub remedy: Option<String>,
+    /// Why its flow fails although it is forwarded, such as replies that come in where no program runs; `null` where no reason is
+    /// known.
+    #[serde(default)]
+    pub fault: Option<String>,
     /// The service it belongs to.
     pub service: Option<String>,
     /// The backend that it goes to or comes from; `null` also if that is decided only when it arrives.
