@@ -46,11 +46,15 @@ pub enum Part {
     EventJournal,
     /// The admin API over TLS.
     ApiListener,
+    /// Its changed files: the former ones are in force.
+    ApiFiles,
+    /// A list of its revoked certificates that is not out of date.
+    ApiRevocations,
 }
 
 impl Part {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::AdminSocket,
         Self::Metrics,
         Self::ReadSocket,
@@ -65,6 +69,8 @@ impl Part {
         Self::Diagnosis,
         Self::EventJournal,
         Self::ApiListener,
+        Self::ApiFiles,
+        Self::ApiRevocations,
     ];
 
     /// Its label in metrics.
@@ -84,6 +90,8 @@ impl Part {
             Self::Diagnosis => "diagnosis",
             Self::EventJournal => "event_journal",
             Self::ApiListener => "api_listener",
+            Self::ApiFiles => "api_files",
+            Self::ApiRevocations => "api_revocation_list",
         }
     }
 }

@@ -117,7 +117,7 @@ impl Remote {
     }
 
     /// Reads files that have changed, and reports a revocation list that is out of date. Files that cannot be used leave the former
-    /// ones in force. Cancel-safe.
+    /// ones in force, so the API is served all the while. Cancel-safe.
     async fn follow(
         &self,
         publish: &watch::Sender<Arc<ServerConfig>>,
@@ -127,7 +127,7 @@ impl Remote {
     ) {
         loop {
             if let Some(outdated) = self.outdated(crl_ends) {
-                board.lost(Part::ApiListener, outdated);
+                board.lost(Part::ApiRevocations, outdated);
                 // Said once for each list.
                 crl_ends = None;
             }
@@ -146,11 +146,15 @@ impl Remote {
                     publish.send_replace(loaded.config);
                     crl_ends = loaded.crl_ends;
                     tracing::info!("new certificates of the admin API are in force");
-                    board.found(Part::ApiListener, "the admin API has new certificates".to_owned());
+                    board.found(Part::ApiFiles, "the admin API has new certificates".to_owned());
+                    if self.outdated(crl_ends).is_none() {
+                        let current = "the admin API has a revocation list that is not out of date";
+                        board.found(Part::ApiRevocations, current.to_owned());
+                    }
                 }
                 Err(MissingPart { message, hint }) => {
                     let message = format!("{message}; the former ones stay in force");
-                    board.lost(Part::ApiListener, MissingPart { message, hint });
+                    board.lost(Part::ApiFiles, MissingPart { message, hint });
                 }
             }
         }

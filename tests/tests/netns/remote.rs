@@ -252,9 +252,13 @@ fn revoked_certificate_is_refused_whatever_becomes_of_the_list() -> Result<()> {
         let outcome = remote.run(who, "status")?;
         Ok::<_, anyhow::Error>((outcome.code == Some(5)).then_some(outcome.stderr))
     };
-    let missing = || {
+    let missing = |part: &str| {
         let metrics = remote.site.daemon.metrics()?;
-        Ok::<_, anyhow::Error>(metrics.sum("lb_part_missing", &[("part", "api_listener")]))
+        ensure!(
+            metrics.sum("lb_part_missing", &[("part", "api_listener")]) == 0.0,
+            "the API is served"
+        );
+        Ok(metrics.sum("lb_part_missing", &[("part", part)]) == 1.0)
     };
     let log = || Ok::<_, anyhow::Error>(fs::read_to_string(remote.path("log"))?);
 
@@ -268,7 +272,8 @@ fn revoked_certificate_is_refused_whatever_becomes_of_the_list() -> Result<()> {
     remote.ok("reader", "status")?;
 
     remote.write("clients.crl", "garbage".to_owned())?;
-    wait::until_true("the bad file is reported", LIMIT, || Ok(missing()? == 1.0))?;
+    wait::until_true("the bad file is reported", LIMIT, || missing("api_files"))?;
+    ensure!(!missing("api_revocation_list")?, "the former list is in force");
     let status = cli.ok("status")?;
     ensure!(
         status.contains("clients.crl: no revocation list in it"),
@@ -280,7 +285,7 @@ fn revoked_certificate_is_refused_whatever_becomes_of_the_list() -> Result<()> {
     wait::until_true("the old list is reported", LIMIT, || {
         Ok(cli.ok("status")?.contains("is out of date since 2001-01-01"))
     })?;
-    ensure!(missing()? == 1.0);
+    ensure!(missing("api_revocation_list")? && !missing("api_files")?);
     ensure!(refused("ops")?.is_some() && refused("reader")?.is_none());
 
     remote.revoke_by(&remote.ours, &["reader"], FUTURE)?;
@@ -289,7 +294,9 @@ fn revoked_certificate_is_refused_whatever_becomes_of_the_list() -> Result<()> {
         LIMIT,
         || Ok(refused("ops")?.is_none()),
     )?;
-    wait::until_true("nothing is missing", LIMIT, || Ok(missing()? == 0.0))?;
+    wait::until_true("nothing is missing", LIMIT, || {
+        Ok(!missing("api_revocation_list")? && !missing("api_files")?)
+    })?;
     ensure!(refused("reader")?.is_some());
 
     remote.revoke_by(&authority("theirs")?, &[], FUTURE)?;
@@ -309,7 +316,7 @@ fn changed_certificates_are_read_again_and_bad_ones_are_not_used() -> Result<()>
     let cli = remote.site.daemon.cli();
     let missing = || {
         let metrics = remote.site.daemon.metrics()?;
-        Ok::<_, anyhow::Error>(metrics.sum("lb_part_missing", &[("part", "api_listener")]))
+        Ok::<_, anyhow::Error>(metrics.sum("lb_part_missing", &[("part", "api_files")]))
     };
     remote.write("server.pem", "garbage".to_owned())?;
     wait::until_true("the bad file is reported", LIMIT, || Ok(missing()? == 1.0))?;

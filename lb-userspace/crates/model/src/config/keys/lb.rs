@@ -86,7 +86,7 @@ pub const LB: KeyTable = KeyTable {
         )
         .at_start()
         .without_option()
-        .more("Changed files are read again; files that cannot be used leave the former ones in force (`lb_part_missing` of `api_listener`)."),
+        .more("Changed files are read again; files that cannot be used leave the former ones in force (`lb_part_missing` of `api_files`)."),
         optional(
             "api_key_file", option!(Daemon.api_key_file = PATH),
             FILE_PATH,
