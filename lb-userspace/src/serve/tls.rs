@@ -1,6 +1,7 @@
 //! TLS with certificates on both sides: clients without one of a trusted authority are refused in the handshake.
 
 use std::{
+    cell::RefCell,
     fs, io,
     net::IpAddr,
     os::unix::fs::MetadataExt as _,
@@ -10,24 +11,29 @@ use std::{
 };
 
 use rustls::{
-    CertificateError, RootCertStore, ServerConfig,
+    CertificateError, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme,
+    client::danger::HandshakeSignatureValid,
     crypto::ring,
     pki_types::{
-        CertificateDer, CertificateRevocationListDer, PrivateKeyDer,
+        CertificateDer, CertificateRevocationListDer, PrivateKeyDer, UnixTime,
         pem::{self, PemObject as _},
     },
-    server::{VerifierBuilderError, WebPkiClientVerifier},
+    server::{
+        VerifierBuilderError, WebPkiClientVerifier,
+        danger::{ClientCertVerified, ClientCertVerifier},
+    },
 };
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
+    task_local,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use crate::{
     author::Peer,
     config::DaemonSettings,
-    health::{certificate_names, next_update},
+    health::{CertificateIdentity, certificate_identity, certificate_names, next_update},
 };
 
 /// Time in which one refused certificate at most is in the log: any client can show some.
@@ -160,7 +166,7 @@ impl TlsFiles {
             .with_safe_default_protocol_versions()
             .and_then(|builder| {
                 builder
-                    .with_client_cert_verifier(clients)
+                    .with_client_cert_verifier(Arc::new(Naming(clients)))
                     .with_single_cert(chain, key)
             });
         let mut config = config.map_err(|source| TlsError::Pair {
@@ -204,6 +210,58 @@ fn revocation_lists(file: &Path) -> Result<Vec<CertificateRevocationListDer<'sta
     Ok(lists)
 }
 
+task_local! {
+    /// The certificate that was refused in the handshake of this task.
+    static REFUSED: RefCell<Option<CertificateIdentity>>;
+}
+
+/// Verifies as another verifier does, and says in [`REFUSED`] which certificate was refused: a connection whose handshake failed has
+/// none.
+#[derive(Debug)]
+struct Naming(Arc<dyn ClientCertVerifier>);
+
+impl ClientCertVerifier for Naming {
+    fn verify_client_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        others: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        let verified = self.0.verify_client_cert(certificate, others, now);
+        if verified.is_err() {
+            // Outside of a handshake nobody asks for it.
+            let _ = REFUSED.try_with(|refused| *refused.borrow_mut() = certificate_identity(certificate));
+        }
+        verified
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.0.root_hint_subjects()
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
+}
+
 /// Why a client's certificate was refused; `None`: that was not the reason for the end of the handshake.
 fn refusal(error: &io::Error) -> Option<String> {
     let error: &rustls::Error = error.get_ref()?.downcast_ref()?;
@@ -237,10 +295,11 @@ impl Tls {
     pub(super) async fn open(&self, io: TcpStream) -> io::Result<(TlsStream<TcpStream>, Option<Peer>)> {
         let address = io.peer_addr()?.ip().to_canonical();
         let config = Arc::clone(&self.config.borrow());
-        let stream = TlsAcceptor::from(config)
-            .accept(io)
-            .await
-            .inspect_err(|error| self.log_refusal(address, error))?;
+        let handshake = async {
+            let accepted = TlsAcceptor::from(config).accept(io).await;
+            accepted.inspect_err(|error| self.log_refusal(address, error, REFUSED.with(RefCell::take)))
+        };
+        let stream = REFUSED.scope(RefCell::default(), handshake).await?;
         let shown = stream.get_ref().1.peer_certificates();
         let names = shown.and_then(|chain| certificate_names(chain.first()?));
         let names = names.unwrap_or_default();
@@ -248,12 +307,17 @@ impl Tls {
     }
 
     /// Logs that a client's certificate was refused, once in a while.
-    fn log_refusal(&self, client: IpAddr, error: &io::Error) {
+    fn log_refusal(&self, client: IpAddr, error: &io::Error, certificate: Option<CertificateIdentity>) {
         let Some(why) = refusal(error) else { return };
         let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
         if logged.is_none_or(|last| last.elapsed() >= QUIET) {
             *logged = Some(Instant::now());
-            tracing::warn!(%client, "the admin API refused a client's certificate: {why}");
+            let CertificateIdentity {
+                subject,
+                serial,
+                issuer,
+            } = certificate.unwrap_or_default();
+            tracing::warn!(%client, subject, serial, issuer, "the admin API refused a client's certificate: {why}");
         }
     }
 }

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use lb_tests::{
     config::file,
     lane::Lane,
@@ -262,12 +262,33 @@ fn revoked_certificate_is_refused_whatever_becomes_of_the_list() -> Result<()> {
     };
     let log = || Ok::<_, anyhow::Error>(fs::read_to_string(remote.path("log"))?);
 
+    // Of `openssl`, so that what the log says can be looked up in certificates and lists.
+    let of = |what: &str| -> Result<String> {
+        let pem = remote.path("ops.pem").display().to_string();
+        let printed = remote
+            .site
+            .net
+            .client
+            .ns
+            .run("openssl", &["x509", "-noout", what, "-in", &pem])?;
+        let (_, value) = printed.trim().split_once('=').context("no value")?;
+        Ok(value.replace(" = ", "="))
+    };
+    let said = ["oscar".to_owned(), of("-serial")?, of("-issuer")?];
     remote.ok("ops", "status")?;
     remote.revoke_by(&remote.ours, &["ops"], FUTURE)?;
     let error = wait::until("the revoked one is refused", LIMIT, || refused("ops"))?;
     ensure!(error.to_lowercase().contains("revoked"), "{error}");
     wait::until_true("the log says why", LIMIT, || {
-        Ok(log()?.contains("refused a client's certificate: it is revoked by api_crl_file"))
+        let log = log()?;
+        let mut lines = log.lines();
+        let line =
+            lines.find(|line| line.contains("refused a client's certificate: it is revoked by api_crl_file"));
+        let Some(line) = line else { return Ok(false) };
+        for said in &said {
+            ensure!(line.contains(said), "{said} is not in {line}");
+        }
+        Ok(true)
     })?;
     remote.ok("reader", "status")?;
 

@@ -77,10 +77,10 @@ pub use memory::{Memory, millis, wall};
 pub use metrics::HealthMetrics;
 pub use monitor::{HealthCheckMonitor, MonitorConfig, MonitorStats, StartError};
 pub use probe::{
-    CertificateFacts, Checker, Checkers, ConfiguredChecker, DialogueChecker, DnsChecker, ExecChecker,
-    FRESH_EVERY, GrpcChecker, Http2Checker, HttpChecker, IcmpChecker, MAX_BODY_LIMIT, NoCheck, ProbeError,
-    Route, TcpChecker, TcpProbe, TlsChecker, UdpChecker, certificate_facts, certificate_names, check_all,
-    has_system_cas, next_update, problems,
+    CertificateFacts, CertificateIdentity, Checker, Checkers, ConfiguredChecker, DialogueChecker, DnsChecker,
+    ExecChecker, FRESH_EVERY, GrpcChecker, Http2Checker, HttpChecker, IcmpChecker, MAX_BODY_LIMIT, NoCheck,
+    ProbeError, Route, TcpChecker, TcpProbe, TlsChecker, UdpChecker, certificate_facts, certificate_identity,
+    certificate_names, check_all, has_system_cas, next_update, problems,
 };
 pub use probe_route::{CheckPath, Paths, ProbeRoute, RouteFuture};
 pub use random::stable_hash;

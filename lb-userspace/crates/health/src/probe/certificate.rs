@@ -140,6 +140,76 @@ pub fn next_update(der: &[u8]) -> Option<SystemTime> {
     date(next_update)
 }
 
+/// Attributes of names (RFC 4519 section 2) and their keywords.
+const ATTRIBUTES: [(&[u8], &str); 6] = [
+    (COMMON_NAME, "CN"),
+    (&[0x55, 0x04, 0x06], "C"),
+    (&[0x55, 0x04, 0x07], "L"),
+    (&[0x55, 0x04, 0x08], "ST"),
+    (&[0x55, 0x04, 0x0a], "O"),
+    (&[0x55, 0x04, 0x0b], "OU"),
+];
+/// Most characters that [`identity`] shows of a name: whoever made the certificate chose them.
+const SHOWN: usize = 200;
+
+/// Which certificate it is, as `openssl x509` and `openssl crl` write it.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct CertificateIdentity {
+    /// As of [`names`], with commas between them.
+    pub subject: String,
+    /// In hexadecimal, capital letters.
+    pub serial: String,
+    /// Such as `O=Example, CN=clients`.
+    pub issuer: String,
+}
+
+/// Which certificate it is; `None` if it is invalid. Attributes with control characters, and unusual ones, are left out.
+pub fn identity(der: &[u8]) -> Option<CertificateIdentity> {
+    let (_, certificate, _) = element(der)?;
+    let (_, body, _) = element(certificate)?;
+    let (first, _, after_first) = element(body)?;
+    let serial = if first == VERSION { after_first } else { body };
+    let (INTEGER, digits, algorithm) = element(serial)? else {
+        return None;
+    };
+    let (_, _, issuer) = element(algorithm)?;
+    let (_, issuer, _) = element(issuer)?;
+    // A zero in front says that the number is not negative.
+    let digits = match digits {
+        [0, rest @ ..] if !rest.is_empty() => rest,
+        all => all,
+    };
+    let shown = |text: String| text.chars().take(SHOWN).collect();
+    Some(CertificateIdentity {
+        subject: shown(names(der)?.join(", ")),
+        serial: shown(digits.iter().map(|byte| format!("{byte:02X}")).collect()),
+        issuer: shown(attributes(issuer)?.join(", ")),
+    })
+}
+
+/// The attributes of a name, each with its keyword; `None` if it is invalid.
+fn attributes(name: &[u8]) -> Option<Vec<String>> {
+    let mut found = Vec::new();
+    for set in elements(name) {
+        for attribute in elements(set?.1) {
+            let (OBJECT_ID, id, value) = element(attribute?.1)? else {
+                continue;
+            };
+            let keyword = ATTRIBUTES.iter().find(|(known, _)| *known == id);
+            let text = match element(value)? {
+                (UTF8_STRING | PRINTABLE_STRING, text, _) => text_of(text),
+                _ => None,
+            };
+            found.extend(
+                keyword
+                    .zip(text)
+                    .map(|((_, keyword), text)| format!("{keyword}={text}")),
+            );
+        }
+    }
+    Some(found)
+}
+
 /// The names of a certificate's subject: common names, then mail addresses, DNS names and URIs among its alternative names; `None`
 /// if it is invalid. Names with control characters are left out.
 pub fn names(der: &[u8]) -> Option<Vec<String>> {
@@ -323,6 +393,40 @@ mod tests {
         for length in 0..der.len() {
             // Cut short it has no more names than whole, and nothing panics.
             assert!(names(&der[..length]).is_none_or(|names| names.len() <= 3));
+        }
+    }
+
+    #[test]
+    fn a_certificate_is_told_by_names_serial_number_and_issuer() {
+        let name = |params: &mut rcgen::CertificateParams, name: &str| {
+            params.distinguished_name = rcgen::DistinguishedName::new();
+            params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        };
+        let mut ca = rcgen::CertificateParams::new(Vec::<String>::new()).unwrap();
+        ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        name(&mut ca, "clients");
+        ca.distinguished_name
+            .push(rcgen::DnType::OrganizationName, "Example");
+        ca.distinguished_name
+            .push(rcgen::DnType::OrganizationalUnitName, "two\nlines");
+        let ca = rcgen::CertifiedIssuer::self_signed(ca, rcgen::KeyPair::generate().unwrap()).unwrap();
+        let mut params = rcgen::CertificateParams::new(vec!["ci.example.org".to_owned()]).unwrap();
+        name(&mut params, &"x".repeat(300));
+        // Its first bit is set, so that a zero stands in front.
+        params.serial_number = Some(rcgen::SerialNumber::from_slice(&[0x8a, 0x01]));
+        let signed = params
+            .signed_by(&rcgen::KeyPair::generate().unwrap(), &ca)
+            .unwrap();
+        let der = signed.der();
+        let found = identity(der).unwrap();
+        assert_eq!(
+            (found.serial.as_str(), found.issuer.as_str()),
+            ("8A01", "CN=clients, O=Example")
+        );
+        assert_eq!(found.subject, "x".repeat(SHOWN));
+        for length in 0..der.len() {
+            // Nothing panics.
+            let _ = identity(&der[..length]);
         }
     }
 

@@ -35,7 +35,8 @@ pub(super) mod verifier;
 
 pub use batch::check_all;
 pub use certificate::{
-    CertificateFacts, facts as certificate_facts, names as certificate_names, next_update,
+    CertificateFacts, CertificateIdentity, facts as certificate_facts, identity as certificate_identity,
+    names as certificate_names, next_update,
 };
 pub use checker::Checker;
 pub(super) use composite::{Found, Probes};
