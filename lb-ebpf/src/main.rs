@@ -117,18 +117,31 @@ mod programs {
     pub(crate) fn lb(ctx: XdpContext) -> u32 {
         // Before the length is taken: the verifier refuses what the compiler would keep of that.
         #[cfg(feature = "monitor")]
-        // SAFETY: the context of this run.
-        crate::monitor::begin(&unsafe { Packet::resume(ctx.ctx, lb_common::vlan::Tags::NONE, 0) });
+        let keeps = crate::monitor::begin();
         // SAFETY: the context of this run.
         let mut packet = unsafe { Packet::first_buffer(ctx.ctx) };
         match parse::ethernet(&packet) {
             // SAFETY: this program's main function; one of the two.
-            Ok(Network::V4) => unsafe { begin::<NetV4>(packet) },
+            Ok(Network::V4) => unsafe {
+                begin::<NetV4>(
+                    packet,
+                    #[cfg(feature = "monitor")]
+                    keeps,
+                )
+            },
             // SAFETY: this program's main function; one of the two.
-            Ok(Network::V6) => unsafe { begin::<NetV6>(packet) },
+            Ok(Network::V6) => unsafe {
+                begin::<NetV6>(
+                    packet,
+                    #[cfg(feature = "monitor")]
+                    keeps,
+                )
+            },
             Err(next) => {
                 cold_path();
                 packet.measure();
+                #[cfg(feature = "monitor")]
+                keeps.any_packet(&packet);
                 stage::dispatch::<NetV4, ENTRY_LEADS_TO>(&packet, verdict::interface_slot(&packet), next)
             }
         }
@@ -190,7 +203,10 @@ mod programs {
     ///
     /// As [`stage::run`].
     #[inline(always)]
-    unsafe fn begin<A: Family>(mut packet: Packet) -> u32 {
+    unsafe fn begin<A: Family>(
+        mut packet: Packet,
+        #[cfg(feature = "monitor")] keeps: crate::monitor::Keeps,
+    ) -> u32 {
         let slot = verdict::interface_slot(&packet);
         let mut classified = || {
             if let Err(reason) = destination::check(&packet, slot) {
@@ -220,6 +236,8 @@ mod programs {
                 scratch.ip = ip;
                 return Ok(next);
             }
+            #[cfg(feature = "monitor")]
+            keeps.packet_of(scratch.service.id, &packet);
             if let Some(next) = fast_path::forward(&packet, &ip, scratch) {
                 return Ok(next);
             }
@@ -227,6 +245,10 @@ mod programs {
             Ok(classify::next_of_service(scratch))
         };
         let (Ok(next) | Err(next)) = classified();
+        #[cfg(feature = "monitor")]
+        if !matches!(next, NextStage::Done(_)) {
+            keeps.any_packet(&packet);
+        }
         stage::dispatch::<A, ENTRY_LEADS_TO>(&packet, slot, end_tunnel::before_classify(next))
     }
 

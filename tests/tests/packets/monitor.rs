@@ -255,11 +255,25 @@ fn frames(side: Side) -> Vec<(&'static str, Frame, Option<u16>, Direction)> {
 /// What a user sees is what happened: each packet before and after, under the reason that it counts for.
 #[test]
 fn every_packet_is_recorded_as_it_came_and_as_it_left() -> Result<()> {
+    recorded_whole(false)
+}
+
+/// The same of a filter by service, with which it is kept how a packet came once its service is known.
+#[test]
+fn every_packet_of_a_service_is_recorded_as_it_came_and_as_it_left() -> Result<()> {
+    recorded_whole(true)
+}
+
+fn recorded_whole(by_service: bool) -> Result<()> {
     Plane::with(|plane| {
         let mut monitor = plane.monitor(everything())?;
         warm_up(plane, &mut monitor)?;
         for side in [V4, V6] {
             for (name, frame, service, direction) in frames(side) {
+                if by_service {
+                    let Some(port) = service else { continue };
+                    monitor.follow(of_service(key(side, port)).places)?;
+                }
                 let (action, output) = plane.run(&frame)?;
                 let [record] = &plane.records(&mut monitor, 1).context(name)?[..] else {
                     continue;
