@@ -82,7 +82,7 @@ fn source_ports_go_on_where_the_program_before_has_ended() -> Result<()> {
     let site = Site::new(Shape::TwoArmed, 1)?;
     let backend = &site.net.backends[0].ns;
     let capture = Capture::start(backend, "eth0", |frame| {
-        frame.protocol == libc::IPPROTO_UDP as u8 && frame.destination.port() == ECHO_PORT
+        i32::from(frame.protocol) == libc::IPPROTO_UDP && frame.destination.port() == ECHO_PORT
     })?;
     let ns = site.net.client.ns.clone();
     let target = site.service_address(family);
