@@ -2,21 +2,27 @@
 
 use std::{
     io,
-    net::SocketAddrV4,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    ops::Range,
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
+use etherparse::PacketBuilder;
 
 use crate::netns::Netns;
 
-/// Source addresses are 10.77.0.0/16, source ports begin here.
+/// Source addresses are [`NET_V4`] and [`NET_V6`], source ports begin here.
 const FIRST_PORT: u32 = 1024;
+/// The first half of forged sources, 10.77.0.0/16.
+pub const NET_V4: [u8; 2] = [10, 77];
+/// The first part of forged sources, fd77::/112.
+pub const NET_V6: u16 = 0xfd77;
 /// `AF_PACKET` in the width that sockaddr_ll gives it.
 const PACKET_FAMILY: libc::sa_family_t = 17;
 
-/// Sends the first datagram of each of `flows` flows to `target` out of a device, to the MAC address of the next hop.
+/// Sends the first datagram of each flow, by its number, to `target` out of a device, to the MAC address of the next hop.
 ///
 /// # Errors
 /// When the device is not there or a frame cannot be sent.
@@ -24,13 +30,14 @@ pub fn udp_flows(
     ns: &Netns,
     device: &str,
     next_hop: [u8; 6],
-    target: SocketAddrV4,
-    flows: u32,
+    target: SocketAddr,
+    mut flows: Range<u32>,
 ) -> Result<()> {
     let ifindex = ns.ifindex(device)?;
+    let mut frame = FlowFrame::new(next_hop, target)?;
     let send = || {
         let socket = PacketSocket::open(ifindex)?;
-        (0..flows).try_for_each(|flow| socket.send(&frame(next_hop, target, flow)))
+        flows.try_for_each(|flow| socket.send(frame.of(flow)))
     };
     ns.enter(send)?.with_context(|| format!("flood {target}"))
 }
@@ -98,29 +105,66 @@ impl PacketSocket {
     }
 }
 
-/// A frame with 4 bytes of payload. Its UDP checksum is 0, which means none (RFC 768).
-fn frame(next_hop: [u8; 6], target: SocketAddrV4, flow: u32) -> [u8; 46] {
-    let [_, high, middle, low] = flow.to_be_bytes();
-    let [.., port_high, port_low] = (FIRST_PORT + u32::from(high)).to_be_bytes();
-    let mut frame = [0; 46];
-    frame[..6].copy_from_slice(&next_hop);
-    frame[6..12].copy_from_slice(&[2, 0, 0, 0, 0, 1]);
-    // EtherType; version and length; total length; do not fragment; TTL and protocol; source; destination.
-    frame[12..16].copy_from_slice(&[8, 0, 0x45, 0]);
-    frame[17] = 32;
-    frame[20..24].copy_from_slice(&[0x40, 0, 64, 17]);
-    frame[26..30].copy_from_slice(&[10, 77, middle, low]);
-    frame[30..34].copy_from_slice(&target.ip().octets());
-    let words = frame[14..34]
-        .chunks(2)
-        .map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])));
-    let sum: u32 = words.sum();
-    let folded = (sum & 0xffff) + (sum >> 16);
-    let [.., check_high, check_low] = (!((folded & 0xffff) + (folded >> 16))).to_be_bytes();
-    frame[24..26].copy_from_slice(&[check_high, check_low]);
-    let [to_high, to_low] = target.port().to_be_bytes();
-    frame[34..42].copy_from_slice(&[port_high, port_low, to_high, to_low, 0, 12, 0, 0]);
-    frame
+/// A datagram with 4 bytes of payload, which mirror what differs between flows: so all have the same checksum.
+pub struct FlowFrame {
+    bytes: Vec<u8>,
+    /// Places of the source address's last two bytes, of the identification that mirrors them in a header with a checksum of its own, of
+    /// the source port and of the payload.
+    address: usize,
+    identification: Option<usize>,
+    port: usize,
+    payload: usize,
+}
+
+impl FlowFrame {
+    /// To a target, by way of this MAC address.
+    ///
+    /// # Errors
+    /// When it does not fit a packet.
+    pub fn new(next_hop: [u8; 6], target: SocketAddr) -> Result<Self> {
+        let ethernet = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], next_hop);
+        let (packet, address, identification, port) = match target.ip() {
+            IpAddr::V4(to) => {
+                let [first, second] = NET_V4;
+                let packet = ethernet.ipv4([first, second, 0, 0], to.octets(), 64);
+                (packet, 28, Some(18), 34)
+            }
+            IpAddr::V6(to) => {
+                let from = Ipv6Addr::new(NET_V6, 0, 0, 0, 0, 0, 0, 0);
+                (ethernet.ipv6(from.octets(), to.octets(), 64), 36, None, 54)
+            }
+        };
+        let mut bytes = Vec::new();
+        let mirrored = [0xff; 4];
+        packet.udp(0, target.port()).write(&mut bytes, &mirrored)?;
+        Ok(Self {
+            bytes,
+            address,
+            identification,
+            port,
+            payload: port + 8,
+        })
+    }
+
+    fn set(&mut self, at: usize, value: u16) {
+        self.bytes[at..at + 2].copy_from_slice(&value.to_ne_bytes());
+    }
+
+    /// The frame of a flow.
+    pub fn of(&mut self, flow: u32) -> &[u8] {
+        let [_, high, middle, low] = flow.to_be_bytes();
+        let [.., port_high, port_low] = (FIRST_PORT + u32::from(high)).to_be_bytes();
+        let address = u16::from_ne_bytes([middle, low]);
+        let port = u16::from_ne_bytes([port_high, port_low]);
+        self.set(self.address, address);
+        if let Some(at) = self.identification {
+            self.set(at, !address);
+        }
+        self.set(self.port, port);
+        self.set(self.payload, !address);
+        self.set(self.payload + 2, !port);
+        &self.bytes
+    }
 }
 
 #[cfg(test)]
@@ -130,14 +174,17 @@ mod tests {
 
     #[test]
     fn each_frame_is_a_flow_of_its_own_with_right_checksums() {
-        let target: SocketAddrV4 = "192.0.2.10:80".parse().unwrap();
-        let flows: std::collections::BTreeSet<_> = (0..200_000)
-            .map(|flow| {
-                let parsed = Frame::parse(&frame([2; 6], target, flow)).unwrap();
-                assert!(parsed.checksums_ok && parsed.destination == target.into());
-                parsed.source
-            })
-            .collect();
-        assert_eq!(flows.len(), 200_000);
+        for target in ["192.0.2.10:80", "[2001:db8::1]:80"] {
+            let target: SocketAddr = target.parse().unwrap();
+            let mut frame = FlowFrame::new([2; 6], target).unwrap();
+            let flows: std::collections::BTreeSet<_> = (0..200_000)
+                .map(|flow| {
+                    let parsed = Frame::parse(frame.of(flow)).unwrap();
+                    assert!(parsed.checksums_ok && parsed.destination == target, "{flow}");
+                    parsed.source
+                })
+                .collect();
+            assert_eq!(flows.len(), 200_000);
+        }
     }
 }

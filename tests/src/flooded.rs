@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow};
 
 use crate::{
     client::{KeepAlive, Report, run_many},
@@ -97,9 +97,6 @@ pub fn run(plan: Plan) -> Result<Outcome> {
     let settings = format!("[lb]\nsnat_addresses = {sources:?}\n");
     site.daemon = site.daemon.config(&(settings + &file(&[other, flooded])))?;
     site.daemon.start()?;
-    let SocketAddr::V4(target) = address else {
-        bail!("{address} is not IPv4")
-    };
     let targets = [address, site.service_address(Family::V4)];
     let client = &site.net.client.ns;
     let established = targets.map(|target| KeepAlive::start(client, target, ESTABLISHED));
@@ -109,7 +106,7 @@ pub fn run(plan: Plan) -> Result<Outcome> {
     }
 
     let began = Instant::now();
-    let flood = SynFlood::start(client, "eth0", site.net.lb.ns.mac("front")?, target)?;
+    let flood = SynFlood::start(client, "eth0", site.net.lb.ns.mac("front")?, address)?;
     let event = || -> Result<Vec<String>> {
         let events = site.daemon.cli().ok("events")?;
         let lines = events.lines().filter(|line| line.contains("give way"));

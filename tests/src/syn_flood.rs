@@ -1,11 +1,11 @@
 //! Forged SYNs as fast as one core makes them: an XDP program that writes a SYN over each frame and redirects it, run on live
 //! frames (BPF_F_TEST_XDP_LIVE_FRAMES, Linux 5.18).
 //!
-//! As in [`crate::xdp_pass`], the program is written here. Sources are 10.77.0.0/16 with any odd port, at random.
+//! As in [`crate::xdp_pass`], the program is written here. Sources are those of [`crate::flood`] with any odd port, at random.
 
 use std::{
     io,
-    net::SocketAddrV4,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     os::fd::{AsRawFd, OwnedFd},
     sync::{
         Arc,
@@ -15,15 +15,17 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow};
+use etherparse::PacketBuilder;
 
-use crate::{netns::Netns, test_run, xdp_pass};
+use crate::{
+    flood::{NET_V4, NET_V6},
+    netns::Netns,
+    test_run, xdp_pass,
+};
 
 /// Frames of one call, after which a flood can end, and of one batch in it.
 const REPEAT: u32 = 1 << 14;
 const BATCH: u64 = 64;
-/// Bytes of the frame, which are two more than its packet, and words.
-const LENGTH: u32 = 56;
-const WORDS: usize = LENGTH as usize / 8;
 
 /// A flood that runs until it is stopped or dropped.
 pub struct SynFlood {
@@ -36,8 +38,10 @@ impl SynFlood {
     ///
     /// # Errors
     /// When the device is not there or the kernel refuses the program.
-    pub fn start(ns: &Netns, device: &str, next_hop: [u8; 6], target: SocketAddrV4) -> Result<Self> {
-        let program = program(ns.ifindex(device)?, &frame(next_hop, target));
+    pub fn start(ns: &Netns, device: &str, next_hop: [u8; 6], target: SocketAddr) -> Result<Self> {
+        let frame = SynFrame::new(next_hop, target)?;
+        let length = frame.bytes.len();
+        let program = program(ns.ifindex(device)?, &frame);
         let program = xdp_pass::load_program(&program).context("load the generator of SYNs")?;
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
@@ -45,7 +49,7 @@ impl SynFlood {
             pin_to_first_core()?;
             let mut sent = 0;
             while !stopped.load(Ordering::Relaxed) {
-                send(&program)?;
+                send(&program, length)?;
                 sent += u64::from(REPEAT);
             }
             Ok(sent)
@@ -91,14 +95,14 @@ pub fn pin_to_first_core() -> io::Result<()> {
     }
 }
 
-/// Sends [`REPEAT`] frames.
-fn send(program: &OwnedFd) -> io::Result<()> {
+/// Sends [`REPEAT`] frames of this length.
+fn send(program: &OwnedFd, length: usize) -> io::Result<()> {
     const LIVE_FRAMES: u64 = 1 << 1;
-    let frame = [0_u64; WORDS];
+    let frame = vec![0_u8; length];
     let mut attr = [0_u64; 16];
     // prog_fd | data_size_in | data_in | repeat | flags | batch_size
     attr[0] = u64::from(program.as_raw_fd().cast_unsigned());
-    attr[1] = size_of_val(&frame) as u64;
+    attr[1] = length as u64;
     attr[2] = frame.as_ptr() as u64;
     attr[4] = u64::from(REPEAT);
     attr[8] = LIVE_FRAMES;
@@ -106,53 +110,60 @@ fn send(program: &OwnedFd) -> io::Result<()> {
     test_run::run(&mut attr)
 }
 
-/// Offsets of the fields that differ between packets. Their effects on checksums cancel out: the identification and the
-/// low half of the sequence number mirror the source address, the high half mirrors the port.
-const ID: usize = 18;
-const SOURCE: usize = 28;
-const PORT: usize = 34;
-const SEQUENCE: usize = 38;
-
-/// The common frame, without options, unlike the SYNs of Linux.
-fn frame(next_hop: [u8; 6], target: SocketAddrV4) -> [u8; 8 * WORDS] {
-    let mut frame = [0; 8 * WORDS];
-    frame[..6].copy_from_slice(&next_hop);
-    frame[6..12].copy_from_slice(&[2, 0, 0, 0, 0, 1]);
-    // EtherType, version and length; total length; TTL and protocol; addresses.
-    frame[12..18].copy_from_slice(&[8, 0, 0x45, 0, 0, 40]);
-    frame[22..24].copy_from_slice(&[64, 6]);
-    frame[26..28].copy_from_slice(&[10, 77]);
-    frame[30..34].copy_from_slice(&target.ip().octets());
-    frame[36..38].copy_from_slice(&target.port().to_be_bytes());
-    // Header length and SYN; window.
-    frame[46..50].copy_from_slice(&[0x50, 2, 0xff, 0xff]);
-    set_source(&mut frame, 0, 0);
-    let header = checksum(0, &frame[14..34]);
-    frame[24..26].copy_from_slice(&header);
-    // The pseudo header's protocol and length.
-    let segment = checksum(6 + 20, &frame[26..54]);
-    frame[50..52].copy_from_slice(&segment);
-    frame
+/// A SYN without options, unlike those of Linux, in whole words. Effects on checksums of what differs between SYNs cancel out: the
+/// identification of IPv4 and the low half of the sequence number mirror the source address, the high half mirrors the port.
+struct SynFrame {
+    bytes: Vec<u8>,
+    /// Places of the source address's last two bytes and of what mirrors them, and of the port.
+    address: usize,
+    identification: Option<usize>,
+    port: usize,
 }
 
-/// The program's change of each frame.
-fn set_source(frame: &mut [u8], address: u16, port: u16) {
-    let mut set = |at: usize, value: u16| frame[at..at + 2].copy_from_slice(&value.to_ne_bytes());
-    set(SOURCE, address);
-    set(ID, !address);
-    set(SEQUENCE + 2, !address);
-    set(PORT, port);
-    set(SEQUENCE, !port);
-}
+impl SynFrame {
+    fn new(next_hop: [u8; 6], target: SocketAddr) -> Result<Self> {
+        let ethernet = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], next_hop);
+        let (packet, address, identification, port) = match target.ip() {
+            IpAddr::V4(to) => {
+                let [first, second] = NET_V4;
+                let packet = ethernet.ipv4([first, second, 0, 0], to.octets(), 64);
+                (packet, 28, Some(18), 34)
+            }
+            IpAddr::V6(to) => {
+                let from = Ipv6Addr::new(NET_V6, 0, 0, 0, 0, 0, 0, 0);
+                (ethernet.ipv6(from.octets(), to.octets(), 64), 36, None, 54)
+            }
+        };
+        let mut bytes = Vec::new();
+        let segment = packet.tcp(0, target.port(), u32::MAX, u16::MAX).syn();
+        segment.write(&mut bytes, &[])?;
+        bytes.resize(bytes.len().next_multiple_of(8), 0);
+        Ok(Self {
+            bytes,
+            address,
+            identification,
+            port,
+        })
+    }
 
-fn checksum(more: u32, bytes: &[u8]) -> [u8; 2] {
-    let words = bytes
-        .chunks(2)
-        .map(|word| u32::from(word[0]) << 8 | u32::from(word[1]));
-    let sum = more + words.sum::<u32>();
-    let folded = (sum & 0xffff) + (sum >> 16);
-    let [.., high, low] = (!((folded & 0xffff) + (folded >> 16))).to_be_bytes();
-    [high, low]
+    /// Places of the two halves of the sequence number.
+    fn sequence(&self) -> [usize; 2] {
+        [self.port + 4, self.port + 6]
+    }
+
+    /// What the program does to each frame.
+    #[cfg(test)]
+    fn set_source(&mut self, address: u16, port: u16) {
+        let [high, low] = self.sequence();
+        let mut set = |at: usize, value: u16| self.bytes[at..at + 2].copy_from_slice(&value.to_ne_bytes());
+        set(self.address, address);
+        set(low, !address);
+        if let Some(at) = self.identification {
+            set(at, !address);
+        }
+        set(self.port, port);
+        set(high, !port);
+    }
 }
 
 /// One instruction: operation, destination and source register, offset, immediate (RFC 9669 section 3).
@@ -164,7 +175,7 @@ fn instruction(code: u8, to: u8, from: u8, offset: usize, immediate: u32) -> u64
 }
 
 /// Writes the frame and a random source, and redirects to a device.
-fn program(ifindex: u32, frame: &[u8; 8 * WORDS]) -> Vec<u64> {
+fn program(ifindex: u32, frame: &SynFrame) -> Vec<u64> {
     const LOAD_WORD: u8 = 0x61;
     const MOVE: u8 = 0xbf;
     const MOVE_NUMBER: u8 = 0xb7;
@@ -184,18 +195,20 @@ fn program(ifindex: u32, frame: &[u8; 8 * WORDS]) -> Vec<u64> {
     let number = |code, to, immediate| instruction(code, to, 0, 0, immediate);
     let half = |from, at| instruction(STORE_HALF, 6, from, at, 0);
     let invert = |to| number(XOR_NUMBER, to, u32::MAX);
+    let [high, low] = frame.sequence();
+    let length = u32::try_from(frame.bytes.len()).unwrap_or(u32::MAX);
     let mut program = vec![
         // r6: begin of the frame, r2: its end. XDP_ABORTED where it is too short.
         instruction(LOAD_WORD, 6, 1, 0, 0),
         instruction(LOAD_WORD, 2, 1, 4, 0),
         op(MOVE, 3, 6),
-        number(ADD_NUMBER, 3, LENGTH),
+        number(ADD_NUMBER, 3, length),
         number(MOVE_NUMBER, 0, 0),
         // Not beyond the end: over the exit.
         instruction(JUMP_UNLESS_MORE, 3, 2, 1, 0),
         op(EXIT, 0, 0),
     ];
-    for (index, word) in frame.chunks(8).enumerate() {
+    for (index, word) in frame.bytes.chunks(8).enumerate() {
         let half = |at: usize| u32::from_ne_bytes([word[at], word[at + 1], word[at + 2], word[at + 3]]);
         program.extend([
             number(LOAD_NUMBER, 4, half(0)),
@@ -208,16 +221,18 @@ fn program(ifindex: u32, frame: &[u8; 8 * WORDS]) -> Vec<u64> {
         op(MOVE, 7, 0),
         op(MOVE, 8, 7),
         invert(8),
-        half(7, SOURCE),
-        half(8, ID),
-        half(8, SEQUENCE + 2),
+        half(7, frame.address),
+        half(8, low),
+    ]);
+    program.extend(frame.identification.map(|at| half(8, at)));
+    program.extend([
         number(SHIFT_RIGHT, 7, 16),
         // Never port 0.
         number(OR_NUMBER, 7, 1),
         op(MOVE, 8, 7),
         invert(8),
-        half(7, PORT),
-        half(8, SEQUENCE),
+        half(7, frame.port),
+        half(8, high),
         number(MOVE_NUMBER, 1, ifindex),
         number(MOVE_NUMBER, 2, 0),
         number(CALL, 0, REDIRECT),
@@ -233,12 +248,14 @@ mod tests {
 
     #[test]
     fn checksums_are_right_for_any_source() {
-        let target: SocketAddrV4 = "192.0.2.10:80".parse().unwrap();
-        let mut frame = frame([2; 6], target);
-        for (address, port) in [(0, 1), (0x1234, 0x8001), (u16::MAX, u16::MAX), (1, 0x0100)] {
-            set_source(&mut frame, address, port);
-            let parsed = Frame::parse(&frame[..54]).unwrap();
-            assert!(parsed.checksums_ok && parsed.destination == target.into());
+        for (target, length) in [("192.0.2.10:80", 54), ("[2001:db8::1]:80", 74)] {
+            let target: SocketAddr = target.parse().unwrap();
+            let mut frame = SynFrame::new([2; 6], target).unwrap();
+            for (address, port) in [(0, 1), (0x1234, 0x8001), (u16::MAX, u16::MAX), (1, 0x0100)] {
+                frame.set_source(address, port);
+                let parsed = Frame::parse(&frame.bytes[..length]).unwrap();
+                assert!(parsed.checksums_ok && parsed.is_syn() && parsed.destination == target);
+            }
         }
     }
 }

@@ -8,13 +8,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
-use etherparse::checksum::Sum16BitWords;
+use anyhow::{Context as _, Result, ensure};
 use fastrand::Rng;
 use lb_tests::{flood, netns::Netns, syn_flood::SynFlood, topology::Family, wait};
 
 use crate::{
     fault::Fault,
+    forged::{self, Fragment, ICMP_V4, ICMP_V6, TCP, UDP},
     traffic::May,
     world::{DEVICE, PORT, World},
 };
@@ -28,40 +28,34 @@ pub(crate) const ALL: [&Fault; 6] = [
     &HOSTILE_CHECKS,
 ];
 
-/// How long a flood lasts.
-const TIME: Duration = Duration::from_secs(5);
+/// How long a flood of a family lasts.
+const TIME: Duration = Duration::from_secs(4);
 /// Different frames of a flood.
 const FRAMES: usize = 1_024;
 /// Ports from which mode `nat` sends, where nothing else is configured.
 const SNAT_PORTS: std::ops::RangeInclusive<u16> = 1_024..=32_767;
 
-/// Forged SYNs to a service of a random mode, dropped behind the balancer: this is about the balancer.
+/// Forged SYNs to a service of a random mode in each family, dropped behind the balancer: this is about the balancer.
 const SYNS: Fault = Fault {
     name: "SYN flood",
     may: May::LosePackets,
     act: |world| {
-        let last = world.rng.u8(10..=13);
-        let IpAddr::V4(vip) = world.net.vip(Family::V4, last) else {
-            bail!("no IPv4 address")
-        };
         let middle = world.net.middle.clone();
         middle.run_with_input(
             "nft",
             &["-f", "-"],
             "table netdev chaos { chain c { type filter hook ingress device lb priority 0; \
-             ip saddr 10.77.0.0/16 drop; ip daddr 10.77.0.0/16 drop; tcp flags syn tcp doff 5 drop; \
-             ip protocol 4 drop; }; }",
+             ip saddr 10.77.0.0/16 drop; ip daddr 10.77.0.0/16 drop; \
+             ip6 saddr fd77::/64 drop; ip6 daddr fd77::/64 drop; tcp flags syn tcp doff 5 drop; \
+             ip protocol 4 drop; ip6 nexthdr 41 drop; }; }",
         )?;
         let next_hop = world.net.lb.ns.mac(DEVICE)?;
-        let flood = SynFlood::start(
-            &world.net.client.ns,
-            "eth0",
-            next_hop,
-            std::net::SocketAddrV4::new(vip, PORT),
-        )?;
-        wait::pace(TIME);
-        let sent = flood.stop()?;
-        println!("{sent} SYNs in {TIME:?} to {vip}");
+        for family in Family::BOTH {
+            let to = SocketAddr::new(world.net.vip(family, world.rng.u8(10..=13)), PORT);
+            let flood = SynFlood::start(&world.net.client.ns, "eth0", next_hop, to)?;
+            wait::pace(TIME);
+            println!("{} SYNs in {TIME:?} to {to}", flood.stop()?);
+        }
         middle
             .run("nft", &["delete", "table", "netdev", "chaos"])
             .map(drop)
@@ -74,11 +68,14 @@ const FRAGMENTS: Fault = Fault {
     may: May::LosePackets,
     act: |world| {
         flood_of(world, |rng, to| {
-            let offset = if rng.bool() { 0 } else { rng.u16(1..0x1000) };
-            let more = if rng.bool() { 0x2000 } else { 0 };
-            let mut data = random(rng, 64);
+            let fragment = Fragment {
+                offset: if rng.bool() { 0 } else { rng.u16(1..0x1000) },
+                more: rng.bool(),
+            };
+            let mut data = forged::random(rng, 64);
             data[..8].copy_from_slice(&[0x9c, 0x40, 0x1f, 0x90, 1, 0, 0, 0]);
-            ip(rng, to, 17, offset | more, &data)
+            let from = forged::source(rng, to);
+            forged::ip(rng, from, to, UDP, Some(fragment), &data)
         })
     },
 };
@@ -88,21 +85,25 @@ const ICMP: Fault = Fault {
     name: "flood of ICMP",
     may: May::LosePackets,
     act: |world| {
+        let clients = Family::BOTH.map(|family| world.net.client.ip(family));
         flood_of(world, |rng, to| {
-            let kinds: [[u8; 2]; 5] = [[8, 0], [3, 1], [3, 3], [3, 4], [11, 0]];
-            let kind = kinds[rng.usize(..kinds.len())];
-            let mut message = vec![kind[0], kind[1], 0, 0, 0, 0, 5, 0];
-            if kind[0] == 8 {
-                message.extend(random(rng, 56));
+            let (protocol, echo, errors, client) = match to {
+                IpAddr::V4(_) => (ICMP_V4, 8, [[3, 1], [3, 3], [3, 4], [11, 0]], clients[0]),
+                IpAddr::V6(_) => (ICMP_V6, 128, [[1, 3], [1, 4], [2, 0], [3, 0]], clients[1]),
+            };
+            let mut message = vec![echo, 0, 0, 0, 0, 0, 5, 0];
+            if rng.u8(..5) == 0 {
+                message.extend(forged::random(rng, 56));
             } else {
+                message[..2].copy_from_slice(&errors[rng.usize(..errors.len())]);
                 // About a packet of the service to a client.
-                let data = random(rng, 20);
-                let inner = ip(rng, [10, 1, 0, 2], 6, 0, &data);
-                message.extend(&inner[14..]);
+                let data = forged::random(rng, 20);
+                message.extend(&forged::ip(rng, to, client, TCP, None, &data)[forged::ETHERNET..]);
             }
-            let sum = checksum(&message);
+            let from = forged::source(rng, to);
+            let sum = forged::icmp_checksum(from, to, &message);
             message[2..4].copy_from_slice(&sum);
-            ip(rng, to, 1, 0, &message)
+            forged::ip(rng, from, to, protocol, None, &message)
         })
     },
 };
@@ -114,14 +115,15 @@ const GARBAGE: Fault = Fault {
     act: |world| {
         flood_of(world, |rng, to| {
             let length = rng.usize(1..300);
-            let data = random(rng, length);
-            let protocols = [1, 4, 6, 17, 41, 44, 50, 58, 132];
+            let data = forged::random(rng, length);
+            let protocols = [0, 1, 4, 6, 17, 41, 43, 44, 50, 58, 60, 132];
             let protocol = protocols[rng.usize(..protocols.len())];
-            let mut frame = ip(rng, to, protocol, 0, &data);
+            let from = forged::source(rng, to);
+            let mut frame = forged::ip(rng, from, to, protocol, None, &data);
             match rng.u8(..4) {
                 // Another EtherType, another version or length, or cut short.
                 0 => frame[12..14]
-                    .copy_from_slice(&[[0x86, 0xdd], [0x81, 0], [0x88, 0xa8], [8, 6]][rng.usize(..4)]),
+                    .copy_from_slice(&[[0x86, 0xdd], [0x81, 0], [0x88, 0xa8], [8, 0]][rng.usize(..4)]),
                 1 => frame[14] = rng.u8(..),
                 2 => frame.truncate(rng.usize(15..frame.len())),
                 _ => {}
@@ -131,52 +133,21 @@ const GARBAGE: Fault = Fault {
     },
 };
 
-/// Sends frames that `make` makes for addresses of services.
-fn flood_of(world: &mut World, make: impl Fn(&mut Rng, [u8; 4]) -> Vec<u8>) -> Result<()> {
+/// Sends frames that `make` makes for addresses of services, of one family after the other.
+fn flood_of(world: &mut World, make: impl Fn(&mut Rng, IpAddr) -> Vec<u8>) -> Result<()> {
     let next_hop = world.net.lb.ns.mac(DEVICE)?;
-    let frames = (0..FRAMES).map(|_| {
-        let to = [192, 0, 2, world.rng.u8(10..=13)];
-        let mut frame = make(&mut world.rng, to);
-        frame[..6].copy_from_slice(&next_hop);
-        frame
-    });
-    let frames: Vec<Vec<u8>> = frames.collect();
-    let sent = flood::frames(&world.net.client.ns, "eth0", &frames, TIME)?;
-    println!("{sent} frames in {TIME:?}");
+    for family in Family::BOTH {
+        let frames = (0..FRAMES).map(|_| {
+            let to = world.net.vip(family, world.rng.u8(10..=13));
+            let mut frame = make(&mut world.rng, to);
+            frame[..6].copy_from_slice(&next_hop);
+            frame
+        });
+        let frames: Vec<Vec<u8>> = frames.collect();
+        let sent = flood::frames(&world.net.client.ns, "eth0", &frames, TIME)?;
+        println!("{sent} {} frames in {TIME:?}", family.keyword());
+    }
     Ok(())
-}
-
-fn random(rng: &mut Rng, length: usize) -> Vec<u8> {
-    let mut bytes = vec![0; length];
-    rng.fill(&mut bytes);
-    bytes
-}
-
-/// An IPv4 packet in a frame, from a random address of 10.77.0.0/16.
-fn ip(rng: &mut Rng, to: [u8; 4], protocol: u8, fragment: u16, data: &[u8]) -> Vec<u8> {
-    let mut frame = vec![0; 34];
-    frame[6..14].copy_from_slice(&[2, 0, 0, 0, 0, 1, 8, 0]);
-    let length = u16::try_from(20 + data.len()).unwrap_or(u16::MAX);
-    frame[14] = 0x45;
-    frame[16..18].copy_from_slice(&length.to_be_bytes());
-    frame[18..20].copy_from_slice(&rng.u16(..).to_be_bytes());
-    frame[20..22].copy_from_slice(&fragment.to_be_bytes());
-    frame[22..24].copy_from_slice(&[64, protocol]);
-    frame[26..30].copy_from_slice(&[10, 77, rng.u8(..), rng.u8(1..255)]);
-    frame[30..34].copy_from_slice(&to);
-    let sum = checksum(&frame[14..34]);
-    frame[24..26].copy_from_slice(&sum);
-    frame.extend(data);
-    frame
-}
-
-/// The Internet checksum (RFC 1071).
-fn checksum(bytes: &[u8]) -> [u8; 2] {
-    // It is summed as the bytes are in memory.
-    Sum16BitWords::new()
-        .add_slice(bytes)
-        .ones_complement()
-        .to_ne_bytes()
 }
 
 /// A backend sends to every source port of mode `nat` from a port that has no flow: none of it may reach a client.

@@ -6,12 +6,14 @@
 mod exchange;
 mod fault;
 mod floods;
+mod forged;
 mod interfaces;
 mod kills;
 mod left;
 mod network;
 mod process;
 mod servers;
+mod tables;
 mod traffic;
 mod world;
 
@@ -30,7 +32,7 @@ mod short {
     use super::{
         SLOW_PACE, fault, interfaces,
         kills::{Point, kill},
-        process,
+        process, tables,
     };
 
     #[test]
@@ -49,7 +51,12 @@ mod short {
     fn some_faults_lose_no_established_flow() -> Result<()> {
         let _lane = Lane::shared()?;
         fault::run(
-            &[&interfaces::DETACHED, &interfaces::DOWN, &process::UPGRADED],
+            &[
+                &interfaces::DETACHED,
+                &interfaces::DOWN,
+                &process::UPGRADED,
+                &tables::FORGETTING,
+            ],
             SLOW_PACE,
         )
     }
@@ -63,7 +70,7 @@ mod whole {
     use super::{
         PACE, fault, floods, interfaces,
         kills::{Point, kill},
-        network, process,
+        network, process, tables,
     };
 
     #[test]
@@ -100,6 +107,12 @@ mod whole {
     fn a_network_that_changes_loses_no_established_flow() -> Result<()> {
         let _lane = Lane::shared()?;
         fault::run(&network::ALL, PACE)
+    }
+
+    #[test]
+    fn full_tables_lose_no_established_flow() -> Result<()> {
+        let _lane = Lane::shared()?;
+        fault::run(&tables::ALL, PACE)
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::{io, net::SocketAddr, time::Duration};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, ensure};
 use lb_tests::{
     client::{KeepAlive, run_many},
     config::{Service, file},
@@ -18,7 +18,6 @@ use lb_tests::{
 
 /// Flows sent: more than half of `lb_map_capacity`, since a flow takes two entries.
 const FLOOD: u32 = 600_000;
-const TABLE: [(&str, &str); 1] = [("map", "FLOWS_V4")];
 
 #[test]
 fn exhausted_source_ports_are_counted_and_known_flows_continue() -> Result<()> {
@@ -57,10 +56,16 @@ mod alone {
     #[test]
     fn flooded_service_leaves_other_services_their_share_of_the_flow_table() -> Result<()> {
         let _lane = Lane::alone()?;
+        overflow(Family::V4, "FLOWS_V4", "10.2.0.", 32)?;
+        overflow(Family::V6, "FLOWS_V6", "fd02::", 128)
+    }
+
+    /// Sends [`FLOOD`] flows to a service of a family, with 16 addresses to send from that begin so.
+    fn overflow(family: Family, table: &str, prefix: &str, bits: u8) -> Result<()> {
         let mut site = Site::new(Shape::TwoArmed, 2)?;
-        let flooded = SocketAddr::new(site.net.vip(Family::V4, 20), 53);
+        let flooded = SocketAddr::new(site.net.vip(family, 20), 53);
         // A sink without answers: backends would spend CPU time on ICMP errors.
-        let sink = |i: usize| site.net.backends[i].socket(Family::V4, ECHO_PORT);
+        let sink = |i: usize| site.net.backends[i].socket(family, ECHO_PORT);
         for host in &site.net.backends {
             host.ns.run_with_input(
                 "nft",
@@ -70,41 +75,38 @@ mod alone {
             )?;
         }
         let services = [
-            site.web(Family::V4, &[1, 1]),
+            site.web(family, &[1, 1]),
             Service::udp("flooded", flooded)
                 .backend("b0", sink(0), 1)
                 .backend("b1", sink(1), 1),
         ];
-        let addresses: Vec<_> = (100..116).map(|i| format!("\"10.2.0.{i}\"")).collect();
-        let settings = format!("[lb]\nsnat_addresses = [{}]\n", addresses.join(", "));
-        for i in 100..116 {
-            site.net.lb.ns.ip(&format!("addr add 10.2.0.{i}/32 dev back"))?;
+        let sources: Vec<String> = (100..116).map(|last| format!("{prefix}{last}")).collect();
+        let settings = format!("[lb]\nsnat_addresses = {sources:?}\n");
+        for source in &sources {
+            site.net.lb.ns.ip(&format!("addr add {source}/{bits} dev back"))?;
         }
         site.daemon = site.daemon.config(&format!("{settings}{}", file(&services)))?;
         site.daemon.start()?;
-        let load = KeepAlive::start(&site.net.client.ns, site.service_address(Family::V4), 50)?;
+        let load = KeepAlive::start(&site.net.client.ns, site.service_address(family), 50)?;
         load.wait_rounds(3)?;
 
-        let SocketAddr::V4(target) = flooded else {
-            bail!("{flooded} is not IPv4")
-        };
         flood::udp_flows(
             &site.net.client.ns,
             "eth0",
             site.net.lb.ns.mac("front")?,
-            target,
-            FLOOD,
+            flooded,
+            0..FLOOD,
         )?;
         load.wait_rounds(3)?;
 
         let metrics = site.daemon.metrics()?;
         let (flows, capacity) = (
-            metrics.count("lb_flows", &TABLE),
-            metrics.count("lb_map_capacity", &TABLE),
+            metrics.count("lb_flows", &[("map", table)]),
+            metrics.count("lb_map_capacity", &[("map", table)]),
         );
         let opened = metrics.count("lb_service_new_flows_total", &[("service", "flooded")]);
         let dropped = |reason| metrics.count("lb_drops_total", &[("reason", reason)]);
-        println!("{opened} of {FLOOD} flows opened, {flows} of {capacity} entries");
+        println!("{opened} of {FLOOD} flows opened, {flows} of {capacity} entries of {table}");
         ensure!(
             opened == u64::from(FLOOD) && dropped("flow_table_full") == 0 && dropped("internal") == 0,
             "{}",
@@ -113,7 +115,7 @@ mod alone {
         ensure!(flows < capacity / 16 * 15, "the table is full");
         let gave_way = metrics.count("lb_service_flows_gave_way_total", &[("service", "flooded")]);
         ensure!(gave_way > 0, "none gave way");
-        let (ns, web) = (&site.net.client.ns, site.service_address(Family::V4));
+        let (ns, web) = (&site.net.client.ns, site.service_address(family));
         let report = run_many(ns, 1_000, 4, |_| {
             Ok(exchange(&mut connect(web, 0)?, "/", true)?.body)
         })?;
