@@ -2,10 +2,12 @@
 //! bytes and panics if an invariant is broken.
 #![allow(clippy::panic, reason = "targets report failures by a panic")]
 
+mod agents;
 mod answers;
 mod configurations;
 mod connection_ids;
 mod frames;
+mod kernel_answers;
 mod slot;
 mod sources;
 mod state_files;
@@ -42,6 +44,16 @@ pub fn config(text: &[u8]) {
 /// Answers a health check with the bytes behind the first, which selects the check: it ends, whatever the answer is.
 pub fn answers(bytes: &[u8]) {
     answers::check(bytes);
+}
+
+/// Takes up the lines in the bytes as an agent's answers: each is bounded and printable, and changes the parts that it mentions alone.
+pub fn agents(bytes: &[u8]) {
+    agents::check(bytes);
+}
+
+/// Reads the bytes as a datagram of the kernel's: each message means the same with and without others behind it.
+pub fn netlink(datagram: &[u8]) {
+    kernel_answers::check(datagram);
 }
 
 /// Reads the bytes as files of the state directory: what was read is saved, and read again as the same.

@@ -236,6 +236,71 @@ fn checks_end_whatever_is_answered() {
     }
 }
 
+const LINES: &[u8] = include_bytes!("../seeds/agents/lines");
+
+#[test]
+fn lines_of_agents_are_bounded_and_change_what_they_mention_alone() {
+    let mut rng = Rng::with_seed(8);
+    lb_fuzz::agents(LINES);
+    for _ in 0..inputs() / 40 {
+        lb_fuzz::agents(&broken(&mut rng, &String::from_utf8_lossy(LINES)));
+        let len = rng.usize(..LONGEST);
+        lb_fuzz::agents(&bytes(&mut rng, len));
+    }
+}
+
+/// Datagrams of this kernel, each with some of what is to be read in it.
+const DATAGRAMS: [(&[u8], &str); 9] = [
+    (include_bytes!("../seeds/netlink/links"), "name: \"lo\""),
+    (include_bytes!("../seeds/netlink/addresses"), "2001:db8::1"),
+    (include_bytes!("../seeds/netlink/routes"), "mtu: Some(1400)"),
+    (
+        include_bytes!("../seeds/netlink/routes6"),
+        "gateway: Some(2001:db8::2)",
+    ),
+    (
+        include_bytes!("../seeds/netlink/neighbours"),
+        "mac: Some([2, 0, 0, 0, 0, 2])",
+    ),
+    (
+        include_bytes!("../seeds/netlink/route"),
+        "gateway: Some(192.0.2.2)",
+    ),
+    (include_bytes!("../seeds/netlink/no-route"), "Link"),
+    (include_bytes!("../seeds/netlink/notice-of-a-link"), "an alias"),
+    (
+        include_bytes!("../seeds/netlink/notice-of-a-neighbour"),
+        "Neighbour(192.0.2.2)",
+    ),
+];
+
+#[test]
+fn messages_of_the_kernel_mean_the_same_whatever_stands_behind_them() {
+    let mut rng = Rng::with_seed(9);
+    for (datagram, part) in DATAGRAMS {
+        let readings = lb_userspace::datapath::netlink_readings(datagram).join("\n");
+        assert!(
+            readings.contains(part) && !readings.contains("broken"),
+            "{part}: {readings}"
+        );
+        lb_fuzz::netlink(datagram);
+        for _ in 0..inputs() / 100 {
+            let mut input = datagram.to_vec();
+            for _ in 0..rng.u8(1..4) {
+                let at = rng.usize(..input.len());
+                match rng.u8(..4) {
+                    0 => input.truncate(at.max(1)),
+                    1 => input[at] = rng.u8(..8),
+                    // Lengths stand on multiples of four bytes.
+                    2 => input[at & !3] = rng.u8(..),
+                    _ => input[at] = rng.u8(..),
+                }
+            }
+            lb_fuzz::netlink(&input);
+        }
+    }
+}
+
 /// Whole packets of all kinds that are parsed.
 fn frames(rng: &mut Rng) -> Vec<u8> {
     let payload = bytes(rng, 40);

@@ -1,4 +1,4 @@
-//! `cargo xtask fuzz`: fuzzes what reads packets, configurations, requests, state files and answers to checks on the host, under libFuzzer and guided by coverage.
+//! `cargo xtask fuzz`: fuzzes what reads packets, configurations, requests, state files, answers to checks, lines of agents and messages of the kernel on the host, under libFuzzer and guided by coverage.
 //! It needs a C++ compiler, but no nightly: without sanitizers a stable compiler suffices.
 
 use std::fs;
@@ -16,7 +16,7 @@ const FLAGS: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-leve
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// What to break: the parser, the slots of rings, VLAN tags and connection ids, imported configurations, configurations and requests,
-    /// answers to health checks, or state files
+    /// answers to health checks, state files, lines of agents, or messages of the kernel's netlink
     target: Target,
     /// Arguments of libFuzzer, such as `-max_total_time=60`
     #[arg(last = true)]
@@ -33,6 +33,8 @@ enum Target {
     Config,
     Answers,
     State,
+    Agents,
+    Netlink,
 }
 
 impl Target {
@@ -45,6 +47,8 @@ impl Target {
             Self::Config => "config",
             Self::Answers => "answers",
             Self::State => "state",
+            Self::Agents => "agents",
+            Self::Netlink => "netlink",
         }
     }
 
@@ -58,6 +62,8 @@ impl Target {
                 "lb-userspace/crates/import/tests/cases/ipvs",
             ],
             Self::Config | Self::State => &["dist"],
+            Self::Agents => &["fuzz/seeds/agents"],
+            Self::Netlink => &["fuzz/seeds/netlink"],
         }
     }
 }

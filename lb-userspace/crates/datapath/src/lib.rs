@@ -96,7 +96,7 @@ pub use self::{
     monitor::{Monitor, MonitorFilter, MonitoredPacket, Places, error::MonitorError},
     needs::{Needs, needs_of},
     neighbours::{FIRST_ANSWER_WAIT, NextHop, NextHopState, NextHops},
-    netlink::{HostAddress, LinkOperation, TiedTo},
+    netlink::{HostAddress, LinkOperation, TiedTo, netlink_readings},
     objects::kernel_objects,
     pin::{interface_name, other_layout, pin_obstacle},
     snapshot::{

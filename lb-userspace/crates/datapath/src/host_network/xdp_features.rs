@@ -65,9 +65,15 @@ impl NetdevFamily {
     /// What the driver of an interface can do; `None` if it does not say.
     pub(super) fn features(&self, ifindex: u32) -> Option<XdpFeatures> {
         let device = ifindex.to_ne_bytes();
-        let answer = ask(&self.socket, self.family, GET_DEVICE, IFINDEX, &device).ok()?;
-        let bits = u64::from_ne_bytes(attribute(&answer, XDP_FEATURES)?.try_into().ok()?);
-        Some(XdpFeatures {
+        XdpFeatures::of(&ask(&self.socket, self.family, GET_DEVICE, IFINDEX, &device).ok()?)
+    }
+}
+
+impl XdpFeatures {
+    /// Reads the attributes of an interface in an answer of the family; `None` if they do not say.
+    pub fn of(attributes: &[u8]) -> Option<Self> {
+        let bits = u64::from_ne_bytes(attribute(attributes, XDP_FEATURES)?.try_into().ok()?);
+        Some(Self {
             native: bits & BASIC != 0,
             transmits: bits & NDO_XMIT != 0,
             multi_buffer: bits & RX_SG != 0,

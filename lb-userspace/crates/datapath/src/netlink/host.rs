@@ -73,7 +73,7 @@ impl Client {
     }
 }
 
-fn tied(message: RouteNetlinkMessage) -> Option<(u32, TiedTo)> {
+pub(super) fn tied(message: RouteNetlinkMessage) -> Option<(u32, TiedTo)> {
     let RouteNetlinkMessage::NewLink(message) = message else {
         return None;
     };
@@ -89,7 +89,7 @@ fn tied(message: RouteNetlinkMessage) -> Option<(u32, TiedTo)> {
     Some((message.header.index, TiedTo { ifindex, namespace }))
 }
 
-fn host_address(message: RouteNetlinkMessage) -> Option<HostAddress> {
+pub(super) fn host_address(message: RouteNetlinkMessage) -> Option<HostAddress> {
     let RouteNetlinkMessage::NewAddress(message) = message else {
         return None;
     };

@@ -131,7 +131,7 @@ impl Client {
     }
 }
 
-fn losses(message: RouteNetlinkMessage) -> Option<LinkLosses> {
+pub(super) fn losses(message: RouteNetlinkMessage) -> Option<LinkLosses> {
     let RouteNetlinkMessage::NewLink(message) = message else {
         return None;
     };
@@ -147,7 +147,7 @@ fn losses(message: RouteNetlinkMessage) -> Option<LinkLosses> {
     })
 }
 
-fn link_state(message: RouteNetlinkMessage) -> Option<LinkState> {
+pub(super) fn link_state(message: RouteNetlinkMessage) -> Option<LinkState> {
     let RouteNetlinkMessage::NewLink(message) = message else {
         return None;
     };

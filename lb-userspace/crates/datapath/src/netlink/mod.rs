@@ -8,6 +8,7 @@ mod client;
 mod host;
 mod link;
 mod pair;
+mod readings;
 mod stacking;
 mod watch;
 
@@ -19,6 +20,7 @@ pub(super) use self::{
 pub use self::{
     host::{HostAddress, TiedTo},
     link::LinkOperation,
+    readings::netlink_readings,
 };
 #[cfg(test)]
 pub(super) use self::{link::VlanLink, stacking::Stacking};

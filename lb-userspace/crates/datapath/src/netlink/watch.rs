@@ -209,7 +209,7 @@ impl Notices {
     }
 }
 
-fn notice(message: NetlinkMessage<RouteNetlinkMessage>) -> Option<Notice> {
+pub(super) fn notice(message: NetlinkMessage<RouteNetlinkMessage>) -> Option<Notice> {
     let NetlinkPayload::InnerMessage(inner) = message.payload else {
         return Some(Notice::Link);
     };

@@ -1,7 +1,9 @@
 //! Parses an agent's answer: a line of words and their effects (HAProxy's configuration manual, section 5.2,
 //! `agent-check`). Pure.
 
-use crate::agent::report::{AgentAdmin, AgentAnswer, AgentState, MAX_PERCENT};
+use std::sync::Arc;
+
+use crate::agent::report::{AgentAdmin, AgentAnswer, AgentReport, AgentState, MAX_PERCENT};
 
 /// The content of a line; parts that it does not mention stay unchanged.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -15,8 +17,8 @@ pub(super) struct Answer {
     pub(super) note: Option<String>,
 }
 
-/// Where the line ends that bytes begin with: at the first CR or LF.
-pub(super) fn line(bytes: &[u8]) -> Option<&[u8]> {
+/// The line that bytes begin with, which ends at the first CR or LF; `None` while its end is missing.
+pub fn line(bytes: &[u8]) -> Option<&[u8]> {
     let end = bytes.iter().position(|byte| matches!(byte, b'\r' | b'\n'))?;
     bytes.get(..end)
 }
@@ -73,6 +75,18 @@ fn percent(word: &str) -> Option<u16> {
     }
     let add = |number: u16, digit: u8| number.saturating_mul(10).saturating_add(u16::from(digit - b'0'));
     Some(digits.bytes().fold(0, add).min(MAX_PERCENT))
+}
+
+impl AgentReport {
+    /// Takes up a line of the agent's. Returns it as printable text, and the first thing in it that was passed over.
+    pub fn take_up(&mut self, line: &[u8]) -> (Arc<str>, Option<Arc<str>>) {
+        let answer = parse(line);
+        self.word = answer.after(self.word);
+        if answer.state.is_some() {
+            self.reason = answer.reason.into();
+        }
+        (text(line).into(), answer.note.map(Arc::from))
+    }
 }
 
 impl Answer {

@@ -7,7 +7,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::answer::{self, Answer};
 use crate::{
     agent::{
         report::{AgentReport, AgentStatus, AgentView, LastAsked},
@@ -140,16 +139,9 @@ impl<I: TargetId> AgentEngine<I> {
         let report = &mut agent.status.report;
         let (answer, note) = match &found {
             Ok(line) => {
-                let answer = answer::parse(line);
-                report.word = answer.after(report.word);
-                let Answer {
-                    state, reason, note, ..
-                } = answer;
-                if state.is_some() {
-                    report.reason = reason.into();
-                }
+                let (text, note) = report.take_up(line);
                 (agent.failures, report.lost) = (0, None);
-                (Ok(answer::text(line).into()), note.map(Arc::from))
+                (Ok(text), note)
             }
             Err(error) => {
                 let why: Arc<str> = error.to_string().into();

@@ -14,6 +14,7 @@ mod task;
 
 pub(super) use self::task::AgentTask;
 pub use self::{
+    answer::line,
     report::{
         AgentAdmin, AgentAnswer, AgentReport, AgentState, AgentStatus, AgentView, LastAsked, MAX_PERCENT,
     },
