@@ -6,6 +6,7 @@ mod links;
 mod maps;
 mod reasons;
 mod rules;
+mod unsafety;
 
 use std::{
     fs,
@@ -46,12 +47,14 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     findings.extend(maps::check(&sources));
     findings.extend(reasons::check(&sources));
     findings.extend(alerts::check(&sources));
+    findings.extend(unsafety::check(&sources));
     let crates = sources
         .iter()
         .filter_map(|source| source.path.strip_suffix("/Cargo.toml"));
     graph::check(workspace, crates)?;
     if findings.is_empty() {
         println!("{} files, no rule broken", sources.len());
+        println!("{}", unsafety::report(&sources));
         return Ok(());
     }
     let list: Vec<String> = findings.iter().map(ToString::to_string).collect();
