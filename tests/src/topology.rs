@@ -8,9 +8,12 @@
 //!
 //! On one segment (`OneArmed`) all machines are in 10.1.0.0/24 and fd01::/64, backends there at (10+i).
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    process::Command,
+};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::{netns::Netns, ping::ping, xdp_pass::PassProgram};
 
@@ -98,6 +101,19 @@ impl Topology {
     /// # Errors
     /// Without root, or when the kernel refuses a part.
     pub fn new(shape: Shape, backends: u8) -> Result<Self> {
+        Self::joined(shape, backends, None)
+    }
+
+    /// Builds a network on one segment, to which two network cards of this machine join the balancer: its own, and the segment's, with a
+    /// link between them outside of the machine.
+    ///
+    /// # Errors
+    /// As [`Topology::new`], and when there are no such cards.
+    pub fn with_cards(cards: [&str; 2], backends: u8) -> Result<Self> {
+        Self::joined(Shape::OneArmed, backends, Some(cards))
+    }
+
+    fn joined(shape: Shape, backends: u8, cards: Option<[&str; 2]>) -> Result<Self> {
         let backend_net = if shape == Shape::OneArmed { 1 } else { 2 };
         let lb_net = if shape == Shape::Routed { 3 } else { 1 };
         let lb_host = if shape == Shape::Routed { 2 } else { 1 };
@@ -112,7 +128,7 @@ impl Topology {
             passes: Vec::new(),
         };
         match shape {
-            Shape::OneArmed => topology.join_one_armed()?,
+            Shape::OneArmed => topology.join_one_armed(cards)?,
             Shape::TwoArmed => topology.join_two_armed()?,
             Shape::Routed => topology.join_routed()?,
         }
@@ -154,15 +170,24 @@ impl Topology {
         self.lb.ns.sysctl("net/ipv6/conf/all/forwarding", "1")
     }
 
-    fn join_one_armed(&mut self) -> Result<()> {
+    fn join_one_armed(&mut self, cards: Option<[&str; 2]>) -> Result<()> {
         bridge(&self.middle)?;
         for (host, port) in self.hosts() {
-            veth(&host.ns, "eth0", &self.middle, &port)?;
+            match cards {
+                Some([own, other]) if port == "lb" => {
+                    take_card(own, &host.ns, "eth0")?;
+                    take_card(other, &self.middle, &port)?;
+                }
+                _ => veth(&host.ns, "eth0", &self.middle, &port)?,
+            }
             self.middle.ip(&format!("link set {port} master br0"))?;
             address(&host.ns, "eth0", host.v4, host.v6)?;
         }
         route_services(&self.client.ns, self.lb.v4, self.lb.v6)?;
-        self.pass_at_middle("lb")
+        match cards {
+            Some(_) => Ok(()),
+            None => self.pass_at_middle("lb"),
+        }
     }
 
     /// Recreates the pair between the client and the balancer of [`Shape::TwoArmed`], with its configuration.
@@ -373,6 +398,17 @@ pub fn veth(a: &Netns, a_device: &str, b: &Netns, b_device: &str) -> Result<()> 
         b.name()
     ))?;
     b.ip(&format!("link set {b_device} up"))
+}
+
+/// Moves a network card of this machine into a namespace, under another name. It comes back when the namespace ends.
+fn take_card(card: &str, ns: &Netns, device: &str) -> Result<()> {
+    let output = Command::new("ip")
+        .args(["link", "set", card, "netns", ns.name(), "name", device])
+        .output()
+        .context("start ip")?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "move {card} into a namespace: {errors}");
+    ns.ip(&format!("link set {device} up"))
 }
 
 fn bridge(ns: &Netns) -> Result<()> {

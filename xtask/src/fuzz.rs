@@ -5,7 +5,7 @@ use std::fs;
 
 use anyhow::{Context, Result};
 
-use crate::workspace::{Workspace, output_of, run};
+use crate::workspace::{Workspace, run};
 
 /// Flags for coverage by libFuzzer, and for checks that a release leaves out.
 const FLAGS: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
@@ -70,9 +70,7 @@ impl Target {
 
 /// Runs `cargo xtask fuzz`. Inputs that reach something new are kept from one run to the next.
 pub(crate) fn command(workspace: &Workspace, options: &Options) -> Result<()> {
-    let version = output_of(workspace.cargo().arg("-vV")).context("cannot read cargo's version")?;
-    let host = version.lines().find_map(|line| line.strip_prefix("host: "));
-    let host = host.context("cannot read cargo's host")?;
+    let host = workspace.host()?;
     let target = options.target.name();
     let corpus = workspace.target.join("fuzz").join(target);
     fs::create_dir_all(&corpus).with_context(|| format!("cannot create {}", corpus.display()))?;
@@ -88,7 +86,7 @@ pub(crate) fn command(workspace: &Workspace, options: &Options) -> Result<()> {
             "--features",
             "libfuzzer",
         ])
-        .args(["--bin", target, "--target", host, "--target-dir"])
+        .args(["--bin", target, "--target", &host, "--target-dir"])
         .arg(workspace.target.join("fuzz-build"))
         .arg("--")
         .arg(&corpus)

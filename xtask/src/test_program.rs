@@ -54,6 +54,14 @@ fn executable(messages: &str, name: &str) -> Option<PathBuf> {
 /// # Errors
 /// When it cannot be started, fails or hangs.
 pub(crate) fn run(command: &mut Command, count: &mut Count) -> Result<()> {
+    run_and_see(command, |line| count.add_line(line))
+}
+
+/// Runs a test command, shows its output as it comes, and lets `see` see each line of it.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn run_and_see(command: &mut Command, mut see: impl FnMut(&str)) -> Result<()> {
     let name = command.get_program().display().to_string();
     let mut child = command
         .stdout(Stdio::piped())
@@ -64,7 +72,7 @@ pub(crate) fn run(command: &mut Command, count: &mut Count) -> Result<()> {
     for line in BufReader::new(output).lines() {
         let line = line?;
         println!("{line}");
-        count.add_line(&line);
+        see(&line);
     }
     let status = child.wait()?;
     limit.check()?;

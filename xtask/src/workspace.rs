@@ -60,6 +60,16 @@ impl Workspace {
         command
     }
 
+    /// The kind of machine that cargo builds for, as `--target` names it.
+    ///
+    /// # Errors
+    /// When cargo does not say.
+    pub(crate) fn host(&self) -> Result<String> {
+        let version = output_of(self.cargo().arg("-vV")).context("cannot read cargo's version")?;
+        let host = version.lines().find_map(|line| line.strip_prefix("host: "));
+        Ok(host.context("cannot read cargo's host")?.to_owned())
+    }
+
     /// The names of test programs or benchmarks in a directory of the checkout, sorted; none where there is no such
     /// directory.
     ///

@@ -43,8 +43,10 @@ enum Lane {
     Packets,
     /// Real sockets in network namespaces; root
     Netns,
-    /// The same on the oldest kernel, in a virtual machine
+    /// Packet tables and real sockets on Linux 6.1 and 6.12, in virtual machines, in a quarter of an hour; root
     Kernels,
+    /// Tests beside the code with the sanitizer of addresses, built for it in minutes; neither root nor BPF
+    Sanitizers,
     /// Packages under systemd, in a machine of namespaces; root
     Packages,
     /// Faults under traffic, the whole list, in a quarter of an hour; root
@@ -57,7 +59,8 @@ impl From<Lane> for Part {
             Lane::Unit => Self::Unit,
             Lane::Packets => Self::Packets,
             Lane::Netns => Self::Netns,
-            Lane::Kernels => Self::Kernels,
+            Lane::Kernels => Self::KernelsWhole,
+            Lane::Sanitizers => Self::Sanitizers,
             Lane::Packages => Self::Packages,
             Lane::Chaos => Self::ChaosWhole,
         }

@@ -48,8 +48,12 @@ pub(crate) enum Part {
     ChaosWhole,
     /// Packets through the XDP program
     Packets,
-    /// Tests on the oldest kernel
+    /// Tests on other kernels, some packets of each kind
     Kernels,
+    /// Tests on other kernels, all packets; a lane alone
+    KernelsWhole,
+    /// Tests beside the code with a sanitizer; a lane alone
+    Sanitizers,
     /// Packages under systemd
     Packages,
     /// Tests beside the code
@@ -69,7 +73,8 @@ impl Part {
     /// Those of a run of all.
     pub(super) fn of_run() -> Vec<Self> {
         let all = Self::value_variants().iter().copied();
-        all.filter(|part| *part != Self::ChaosWhole).collect()
+        all.filter(|part| ![Self::ChaosWhole, Self::KernelsWhole, Self::Sanitizers].contains(part))
+            .collect()
     }
 
     /// Its name in the table and for `--part`.
@@ -89,6 +94,7 @@ impl Part {
             | Self::Fmt
             | Self::Clippy
             | Self::Rustdoc
+            | Self::Sanitizers
             | Self::Unit => &[],
             Self::Bpf => &[Self::Setup],
             Self::ClippyBpf => &[Self::Setup],
@@ -96,7 +102,9 @@ impl Part {
             Self::Verifier => &[Self::Bpf, Self::Programs],
             Self::Examples => &[Self::Lb],
             Self::Packets | Self::Netns | Self::Chaos | Self::ChaosWhole => &[Self::Lb, Self::Programs],
-            Self::Kernels | Self::Packages => &[Self::Lb, Self::Programs, Self::Machines],
+            Self::Kernels | Self::KernelsWhole | Self::Packages => {
+                &[Self::Lb, Self::Programs, Self::Machines]
+            }
         }
     }
 
@@ -112,6 +120,7 @@ impl Part {
             | Self::Clippy
             | Self::Lb
             | Self::Verifier
+            | Self::Sanitizers
             | Self::Examples => &[],
             // What is built with the XDP program inside is built again when that appears.
             Self::TestPrograms => &[Self::Bpf],
@@ -121,7 +130,7 @@ impl Part {
             Self::Rustdoc => &[Self::Clippy],
             Self::Unit | Self::Packets | Self::Packages => &[Self::TestPrograms],
             // It takes what the lane `netns` leaves of the processors.
-            Self::Kernels => &[Self::TestPrograms, Self::Unit, Self::Packets],
+            Self::Kernels | Self::KernelsWhole => &[Self::TestPrograms, Self::Unit, Self::Packets],
             // Its daemons and clients have to do things between two health checks. Those two lanes take whole processors; beside
             // the others, which mostly wait, it is fine.
             Self::Netns | Self::Chaos | Self::ChaosWhole => &[Self::TestPrograms, Self::Unit, Self::Packets],
@@ -145,7 +154,9 @@ impl Part {
             | Self::ChaosWhole
             | Self::Packets
             | Self::Kernels
+            | Self::KernelsWhole
             | Self::Packages
+            | Self::Sanitizers
             | Self::Unit => None,
         }
     }
@@ -186,7 +197,9 @@ impl Part {
             Self::Chaos => return lane(count, |count| work::chaos(workspace, Extent::Short, count)),
             Self::ChaosWhole => return lane(count, |count| work::chaos(workspace, Extent::Whole, count)),
             Self::Packets => return lane(count, |count| work::packets(workspace, count)),
-            Self::Kernels => return lane(count, |count| work::kernels(workspace, count)),
+            Self::Kernels => return lane(count, |count| work::kernels(workspace, Extent::Short, count)),
+            Self::KernelsWhole => return lane(count, |count| work::kernels(workspace, Extent::Whole, count)),
+            Self::Sanitizers => return lane(count, |count| work::sanitizers(workspace, count)),
             Self::Packages => return lane(count, |count| work::packages_lane(workspace, count)),
             Self::Unit => return lane(count, |count| work::unit(workspace, count)),
         };

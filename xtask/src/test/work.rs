@@ -15,7 +15,7 @@ use crate::{
     summary::Count,
     test_program::{self, HOST_CRATES},
     toolchain::{BPF_TARGET, Toolchain},
-    vm,
+    vm::{self, Kernel, TestProgram},
     workspace::{Workspace, run},
 };
 
@@ -43,6 +43,24 @@ const LONG: [&str; 8] = [
 
 /// Tests of the lane `chaos` at a time: each has clients that never pause.
 const CHAOS_TESTS: usize = 2;
+
+/// Tests of the packet tables that run in virtual machines in a run of all: each loads the program, which takes seconds there.
+const SHORT_PACKETS: &[&str] = &[
+    "packets_of_a_flow_are_translated_to_the_byte_in_both_directions",
+    "decap::a_packet_leaves_its_tunnel_as_it_went_in",
+    "--exact",
+];
+/// In the lane of virtual machines alone: those of each mode.
+const LONG_PACKETS: &[&str] = &[
+    "packets_of_a_flow_are_translated_to_the_byte_in_both_directions",
+    "icmp_errors_reach_the_other_end_with_the_quoted_packet_translated",
+    "hostile_and_foreign_packets_are_not_touched",
+    "decap::",
+    "dnat::",
+    "fragments::",
+    "modes::",
+    "vlan::",
+];
 
 /// Machines of the lane `packages` at a time.
 const MACHINES: usize = 2;
@@ -170,10 +188,36 @@ pub(super) fn unit(workspace: &Workspace, count: &mut Count) -> Result<()> {
     test_program::run(&mut Command::new(harness), count).and(of_product)
 }
 
-/// The test program in a virtual machine.
-pub(super) fn kernels(workspace: &Workspace, count: &mut Count) -> Result<()> {
-    let mut machine = vm::command(workspace, KERNELS, &lane_lb(workspace))?;
-    test_program::run(&mut machine, count)
+/// Tests beside the code with the sanitizer of addresses, in a build directory of their own. The stable compiler has it.
+pub(super) fn sanitizers(workspace: &Workspace, count: &mut Count) -> Result<()> {
+    let host = workspace.host()?;
+    let mut tests = workspace.cargo();
+    tests
+        .args(["test", "--no-fail-fast", "--lib", "--bins", "--tests"])
+        .args(HOST_CRATES)
+        // The last one links a C program, whose compiler has no such sanitizer.
+        .args(["--exclude", "lb-tests", "--exclude", "lb-health"])
+        // `--target` keeps the flags from build scripts.
+        .args(["--target", &host, "--target-dir"])
+        .arg(workspace.target.join("sanitizers/address"))
+        .env("RUSTC_BOOTSTRAP", "1")
+        .env("RUSTFLAGS", "-Zsanitizer=address")
+        .env("PROPTEST_RNG_SEED", "1");
+    test_program::run(&mut tests, count)
+}
+
+/// Test programs in a virtual machine of each kernel.
+pub(super) fn kernels(workspace: &Workspace, extent: Extent, count: &mut Count) -> Result<()> {
+    let programs = match extent {
+        Extent::Short => [(KERNELS, &["--skip", "whole::"][..]), (PACKETS, SHORT_PACKETS)],
+        Extent::Whole => [(KERNELS, &[][..]), (PACKETS, LONG_PACKETS)],
+    };
+    let programs = programs.map(|(name, arguments)| TestProgram { name, arguments });
+    // The other kernel is tried also where one fails.
+    let of_each = Kernel::ALL.map(|kernel| {
+        vm::run(workspace, kernel, &programs, &lane_lb(workspace), count).with_context(|| kernel.to_string())
+    });
+    of_each.into_iter().collect()
 }
 
 /// Packets through the program: all tests in one process.
@@ -200,12 +244,12 @@ pub(super) fn netns(workspace: &Workspace, count: &mut Count) -> Result<()> {
     )
 }
 
-/// How much of the lane `chaos` runs.
+/// How much of a lane runs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Extent {
-    /// Some faults of each kind, the same in every run.
+    /// What a run of all has the time for: some faults of each kind, the same in every run; some packets.
     Short,
-    /// The whole list, another order in every run.
+    /// The lane alone: the whole list, of faults in another order in every run.
     Whole,
 }
 
