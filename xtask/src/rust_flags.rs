@@ -1,6 +1,6 @@
 //! Flags of the compiler that keep this machine's paths out of what is built: builds elsewhere then give the same bytes.
 
-use std::{env, path::PathBuf};
+use std::{env, fs, path::PathBuf};
 
 use crate::workspace::Workspace;
 
@@ -19,7 +19,14 @@ pub(crate) fn hidden_paths(workspace: &Workspace) -> Vec<(PathBuf, &'static str)
     };
     let mut paths = Vec::new();
     paths.extend(home.clone().map(|path| (path, "/home")));
-    paths.extend(place("CARGO_HOME", ".cargo").map(|path| (path, "/cargo")));
+    if let Some(cargo) = place("CARGO_HOME", ".cargo") {
+        // Named after the registry's host, which may be a mirror.
+        let sources = fs::read_dir(cargo.join("registry/src"));
+        let sources = sources.into_iter().flatten().flatten();
+        let sources = sources.map(|entry| (entry.path(), "/cargo/registry"));
+        paths.push((cargo, "/cargo"));
+        paths.extend(sources);
+    }
     paths.extend(place("RUSTUP_HOME", ".rustup").map(|path| (path, "/rustup")));
     paths.push((workspace.root.clone(), "/lb"));
     if !workspace.target.starts_with(&workspace.root) {
