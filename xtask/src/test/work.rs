@@ -202,6 +202,8 @@ pub(super) fn sanitizers(workspace: &Workspace, count: &mut Count) -> Result<()>
         .arg(workspace.target.join("sanitizers/address"))
         .env("RUSTC_BOOTSTRAP", "1")
         .env("RUSTFLAGS", "-Zsanitizer=address")
+        // Some tests leak on purpose what has to live to their end.
+        .env("ASAN_OPTIONS", "detect_leaks=0")
         .env("PROPTEST_RNG_SEED", "1");
     test_program::run(&mut tests, count)
 }
