@@ -2,10 +2,13 @@
 
 use std::{
     fs::{self, Permissions},
-    io::{Read as _, Write as _},
-    net::SocketAddr,
-    os::unix::{fs::PermissionsExt as _, net::UnixListener},
-    path::Path,
+    io::{self, Read as _, Write as _},
+    net::{Shutdown, SocketAddr},
+    os::unix::{
+        fs::PermissionsExt as _,
+        net::{UnixListener, UnixStream},
+    },
+    path::{Path, PathBuf},
     process::Command,
     thread,
     time::Duration,
@@ -17,7 +20,7 @@ use lb_tests::{
     config::{Service, file},
     daemon::Daemon,
     lane::Lane,
-    lb_cli::{LbCli, binary_of_other_version, lb_binary},
+    lb_cli::{LbCli, lb_binary},
     netns::checked,
     scratch::Scratch,
     site::{HTTP_PORT, SERVICE_PORT, Site},
@@ -309,6 +312,36 @@ fn what_an_ordinary_user_cannot_see_is_told_as_such() -> Result<()> {
     )
 }
 
+/// Relays connections to a daemon, whose answers then have another version.
+fn say_another_version(listener: UnixListener, daemon: PathBuf) {
+    const SAYS: &str = concat!("\"version\":\"", env!("CARGO_PKG_VERSION"), "\"");
+    let relay = move |client: UnixStream| -> io::Result<()> {
+        let daemon = UnixStream::connect(&daemon)?;
+        let (mut asks, mut asked) = (client.try_clone()?, daemon.try_clone()?);
+        thread::spawn(move || {
+            io::copy(&mut asks, &mut asked)?;
+            asked.shutdown(Shutdown::Write)
+        });
+        let (mut answers, mut answered) = (daemon, client);
+        let mut buffer = vec![0; 1 << 20];
+        loop {
+            let length = answers.read(&mut buffer)?;
+            if length == 0 {
+                return answered.shutdown(Shutdown::Both);
+            }
+            let another = SAYS.replace(|c: char| c.is_ascii_digit(), "9");
+            let answer = String::from_utf8_lossy(&buffer[..length]).replace(SAYS, &another);
+            answered.write_all(answer.as_bytes())?;
+        }
+    };
+    thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            // The doctor says what it has not got.
+            let _ = relay(client);
+        }
+    });
+}
+
 #[test]
 fn a_daemon_without_rights_or_of_another_version_is_recognised() -> Result<()> {
     let _lane = Lane::shared()?;
@@ -372,41 +405,32 @@ fn a_daemon_without_rights_or_of_another_version_is_recognised() -> Result<()> {
     );
 
     // The doctor has no rights, and a daemon runs.
-    let powerless = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"];
-    let binary = lb_binary()?;
-    let run = |words: &[&str], binary: &Path| -> Result<(i32, Vec<Value>)> {
-        let mut command = match words.split_first() {
-            Some((program, more)) => {
-                let mut command = lb.command(program);
-                command.args(more).arg(binary);
-                command
-            }
-            None => lb.command(binary),
-        };
-        let output = command
-            .env("LB_SOCKET", daemon.socket())
-            .args(["-o", "json", "doctor"])
-            .output()?;
-        let report: Value = serde_json::from_slice(&output.stdout).with_context(|| format!("{output:?}"))?;
-        let findings = report["findings"].as_array().context("no findings")?.clone();
-        Ok((output.status.code().context("killed")?, findings))
-    };
     fs::set_permissions(daemon.dir().path(), Permissions::from_mode(0o777))?;
     fs::set_permissions(daemon.socket(), Permissions::from_mode(0o777))?;
+    let output = lb
+        .command("setpriv")
+        .args(["--bounding-set=-all", "--inh-caps=-all"])
+        .arg(lb_binary()?)
+        .env("LB_SOCKET", daemon.socket())
+        .args(["-o", "json", "doctor"])
+        .output()?;
+    let report: Value = serde_json::from_slice(&output.stdout).with_context(|| format!("{output:?}"))?;
+    let findings = report["findings"].as_array().context("no findings")?.clone();
     expect(
         "a doctor without rights",
-        run(&powerless, &binary)?,
+        (output.status.code().context("killed")?, findings),
         "capabilities",
         "warn",
         "machine",
         &["cannot see everything", "sudo"],
     )?;
 
-    // This program under another version's name.
-    let other = binary_of_other_version(&files.join("lb-other"))?;
+    // The daemon was not restarted after an upgrade.
+    let other = files.join("renamed.sock");
+    say_another_version(UnixListener::bind(&other)?, daemon.socket());
     expect(
         "another version",
-        run(&[], &other)?,
+        doctor(&LbCli::new(&lb, &other), &[])?,
         "version",
         "warn",
         "daemon",
