@@ -43,6 +43,8 @@ impl LenientStore {
     pub fn open(dir: &Path, has_file: bool) -> Result<Self, StoreError> {
         let (files, failure) = match FileStore::open(dir) {
             Ok(files) => (Some(files), None),
+            // Not read either: if the other one ends at this moment, what this one reads is not what it would keep.
+            Err(error @ StoreError::InUse { .. }) => return Err(error),
             Err(error) => match FileStore::open_to_read(dir)? {
                 None if !has_file => return Err(error),
                 files => (files, Some(error)),
@@ -185,13 +187,31 @@ impl Store for LenientStore {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, sync::Arc};
+    use std::{fs, sync::Arc, thread};
 
     use super::*;
     use crate::state::testing;
 
     fn state(weight: u16) -> Stored {
         Stored::by_command(testing::desired([testing::service("web", 1, &[("a", weight)])]))
+    }
+
+    #[test]
+    fn a_directory_whose_daemon_ends_just_now_is_taken_or_refused_but_not_read() {
+        const ENDS: u32 = 500;
+        let dir = tempfile::tempdir().unwrap();
+        for _ in 0..ENDS {
+            let first = FileStore::open(dir.path()).unwrap();
+            let end = thread::spawn(move || drop(first));
+            let store = loop {
+                match LenientStore::open(dir.path(), true) {
+                    Err(StoreError::InUse { .. }) => {}
+                    store => break store.unwrap(),
+                }
+            };
+            assert!(store.files().unwrap().is_locked());
+            end.join().unwrap();
+        }
     }
 
     /// A file in the directory's place simulates a disk that cannot be used; root ignores file modes.
