@@ -348,7 +348,8 @@ fn prepare_balancer(net: &Topology) -> Result<()> {
                    ip6 saddr 2001:db8:9::/64 tcp flags & rst == rst drop; \
                    tcp sport 1024-32767 tcp flags & rst == rst drop; \
                    icmp code port-unreachable icmp type destination-unreachable drop; \
-                   icmpv6 code port-unreachable icmpv6 type destination-unreachable drop; }; \
+                   icmpv6 code port-unreachable icmpv6 type destination-unreachable drop; \
+                   icmpv6 type nd-redirect drop; }; \
                    chain forward { type filter hook forward priority 0; \
                    ip saddr 10.1.0.0/24 meta l4proto { tcp, udp } th sport 8082 drop; \
                    ip6 saddr fd01::/64 meta l4proto { tcp, udp } th sport 8082 drop; }; }";
