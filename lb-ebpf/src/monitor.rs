@@ -95,7 +95,7 @@ pub(crate) fn keep(packet: &Packet) {
     unsafe { keep_start(packet.context()) };
 }
 
-/// [`keep`]. A global function (see [`crate::global`]), so that most packets, which nobody wants, go past a call and not past all this.
+/// [`keep`]. A global function (see [`crate::global`]), so that most packets, which the filter does not want, go past a call and not past all this.
 ///
 /// # Safety
 ///

@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use etherparse::PacketBuilder;
+use etherparse::{IpHeaders, PacketBuilder, PacketBuilderStep};
 
 use crate::netns::Netns;
 
@@ -105,15 +105,42 @@ impl PacketSocket {
     }
 }
 
+/// Where a forged frame has what differs between flows.
+pub(crate) struct Places {
+    /// The source address's last two bytes.
+    pub(crate) address: usize,
+    /// What mirrors them in a header with a checksum of its own: the identification.
+    pub(crate) identification: Option<usize>,
+    /// The source port.
+    pub(crate) port: usize,
+}
+
+/// The headers of a forged packet up to that of IP, and its places.
+pub(crate) fn headers(next_hop: [u8; 6], to: IpAddr) -> (PacketBuilderStep<IpHeaders>, Places) {
+    let ethernet = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], next_hop);
+    let (packet, address, identification, port) = match to {
+        IpAddr::V4(to) => {
+            let [first, second] = NET_V4;
+            let packet = ethernet.ipv4([first, second, 0, 0], to.octets(), 64);
+            (packet, 28, Some(18), 34)
+        }
+        IpAddr::V6(to) => {
+            let from = Ipv6Addr::new(NET_V6, 0, 0, 0, 0, 0, 0, 0);
+            (ethernet.ipv6(from.octets(), to.octets(), 64), 36, None, 54)
+        }
+    };
+    let places = Places {
+        address,
+        identification,
+        port,
+    };
+    (packet, places)
+}
+
 /// A datagram with 4 bytes of payload, which mirror what differs between flows: so all have the same checksum.
 pub struct FlowFrame {
     bytes: Vec<u8>,
-    /// Places of the source address's last two bytes, of the identification that mirrors them in a header with a checksum of its own, of
-    /// the source port and of the payload.
-    address: usize,
-    identification: Option<usize>,
-    port: usize,
-    payload: usize,
+    places: Places,
 }
 
 impl FlowFrame {
@@ -122,32 +149,11 @@ impl FlowFrame {
     /// # Errors
     /// When it does not fit a packet.
     pub fn new(next_hop: [u8; 6], target: SocketAddr) -> Result<Self> {
-        let ethernet = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], next_hop);
-        let (packet, address, identification, port) = match target.ip() {
-            IpAddr::V4(to) => {
-                let [first, second] = NET_V4;
-                let packet = ethernet.ipv4([first, second, 0, 0], to.octets(), 64);
-                (packet, 28, Some(18), 34)
-            }
-            IpAddr::V6(to) => {
-                let from = Ipv6Addr::new(NET_V6, 0, 0, 0, 0, 0, 0, 0);
-                (ethernet.ipv6(from.octets(), to.octets(), 64), 36, None, 54)
-            }
-        };
+        let (packet, places) = headers(next_hop, target.ip());
         let mut bytes = Vec::new();
         let mirrored = [0xff; 4];
         packet.udp(0, target.port()).write(&mut bytes, &mirrored)?;
-        Ok(Self {
-            bytes,
-            address,
-            identification,
-            port,
-            payload: port + 8,
-        })
-    }
-
-    fn set(&mut self, at: usize, value: u16) {
-        self.bytes[at..at + 2].copy_from_slice(&value.to_ne_bytes());
+        Ok(Self { bytes, places })
     }
 
     /// The frame of a flow.
@@ -156,13 +162,18 @@ impl FlowFrame {
         let [.., port_high, port_low] = (FIRST_PORT + u32::from(high)).to_be_bytes();
         let address = u16::from_ne_bytes([middle, low]);
         let port = u16::from_ne_bytes([port_high, port_low]);
-        self.set(self.address, address);
-        if let Some(at) = self.identification {
-            self.set(at, !address);
+        let places = &self.places;
+        let payload = places.port + 8;
+        let mirrored = places.identification.map(|at| (at, !address));
+        let written = [
+            (places.address, address),
+            (places.port, port),
+            (payload, !address),
+            (payload + 2, !port),
+        ];
+        for (at, value) in written.into_iter().chain(mirrored) {
+            self.bytes[at..at + 2].copy_from_slice(&value.to_ne_bytes());
         }
-        self.set(self.port, port);
-        self.set(self.payload, !address);
-        self.set(self.payload + 2, !port);
         &self.bytes
     }
 }

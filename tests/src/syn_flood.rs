@@ -5,7 +5,7 @@
 
 use std::{
     io,
-    net::{IpAddr, Ipv6Addr, SocketAddr},
+    net::SocketAddr,
     os::fd::{AsRawFd, OwnedFd},
     sync::{
         Arc,
@@ -15,10 +15,9 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow};
-use etherparse::PacketBuilder;
 
 use crate::{
-    flood::{NET_V4, NET_V6},
+    flood::{Places, headers},
     netns::Netns,
     test_run, xdp_pass,
 };
@@ -114,41 +113,22 @@ fn send(program: &OwnedFd, length: usize) -> io::Result<()> {
 /// identification of IPv4 and the low half of the sequence number mirror the source address, the high half mirrors the port.
 struct SynFrame {
     bytes: Vec<u8>,
-    /// Places of the source address's last two bytes and of what mirrors them, and of the port.
-    address: usize,
-    identification: Option<usize>,
-    port: usize,
+    places: Places,
 }
 
 impl SynFrame {
     fn new(next_hop: [u8; 6], target: SocketAddr) -> Result<Self> {
-        let ethernet = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], next_hop);
-        let (packet, address, identification, port) = match target.ip() {
-            IpAddr::V4(to) => {
-                let [first, second] = NET_V4;
-                let packet = ethernet.ipv4([first, second, 0, 0], to.octets(), 64);
-                (packet, 28, Some(18), 34)
-            }
-            IpAddr::V6(to) => {
-                let from = Ipv6Addr::new(NET_V6, 0, 0, 0, 0, 0, 0, 0);
-                (ethernet.ipv6(from.octets(), to.octets(), 64), 36, None, 54)
-            }
-        };
+        let (packet, places) = headers(next_hop, target.ip());
         let mut bytes = Vec::new();
         let segment = packet.tcp(0, target.port(), u32::MAX, u16::MAX).syn();
         segment.write(&mut bytes, &[])?;
         bytes.resize(bytes.len().next_multiple_of(8), 0);
-        Ok(Self {
-            bytes,
-            address,
-            identification,
-            port,
-        })
+        Ok(Self { bytes, places })
     }
 
     /// Places of the two halves of the sequence number.
     fn sequence(&self) -> [usize; 2] {
-        [self.port + 4, self.port + 6]
+        [self.places.port + 4, self.places.port + 6]
     }
 
     /// What the program does to each frame.
@@ -156,12 +136,12 @@ impl SynFrame {
     fn set_source(&mut self, address: u16, port: u16) {
         let [high, low] = self.sequence();
         let mut set = |at: usize, value: u16| self.bytes[at..at + 2].copy_from_slice(&value.to_ne_bytes());
-        set(self.address, address);
+        set(self.places.address, address);
         set(low, !address);
-        if let Some(at) = self.identification {
+        if let Some(at) = self.places.identification {
             set(at, !address);
         }
-        set(self.port, port);
+        set(self.places.port, port);
         set(high, !port);
     }
 }
@@ -221,17 +201,17 @@ fn program(ifindex: u32, frame: &SynFrame) -> Vec<u64> {
         op(MOVE, 7, 0),
         op(MOVE, 8, 7),
         invert(8),
-        half(7, frame.address),
+        half(7, frame.places.address),
         half(8, low),
     ]);
-    program.extend(frame.identification.map(|at| half(8, at)));
+    program.extend(frame.places.identification.map(|at| half(8, at)));
     program.extend([
         number(SHIFT_RIGHT, 7, 16),
         // Never port 0.
         number(OR_NUMBER, 7, 1),
         op(MOVE, 8, 7),
         invert(8),
-        half(7, frame.port),
+        half(7, frame.places.port),
         half(8, high),
         number(MOVE_NUMBER, 1, ifindex),
         number(MOVE_NUMBER, 2, 0),

@@ -229,7 +229,7 @@ impl ClientCertVerifier for Naming {
     ) -> Result<ClientCertVerified, rustls::Error> {
         let verified = self.0.verify_client_cert(certificate, others, now);
         if verified.is_err() {
-            // Outside of a handshake nobody asks for it.
+            // Outside of a handshake it is not needed.
             let _ = REFUSED.try_with(|refused| *refused.borrow_mut() = certificate_identity(certificate));
         }
         verified

@@ -1,4 +1,4 @@
-//! Packets that no client made, from addresses that nobody has.
+//! Packets that no client made, from addresses that no machine has.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -31,7 +31,7 @@ pub(crate) fn random(rng: &mut Rng, length: usize) -> Vec<u8> {
     bytes
 }
 
-/// An address that nobody has, of the family of another one.
+/// An address that no machine has, of the family of another one.
 pub(crate) fn source(rng: &mut Rng, like: IpAddr) -> IpAddr {
     let [first, second] = NET_V4;
     match like {

@@ -103,7 +103,7 @@ fn an_old_kernel_and_an_interpreter_are_recognised() -> Result<()> {
 }
 
 #[test]
-fn a_clock_that_nothing_keeps_right_is_told_where_certificates_are_verified() -> Result<()> {
+fn a_clock_that_nothing_keeps_right_is_reported_where_certificates_are_verified() -> Result<()> {
     let _lane = Lane::shared()?;
     let patient = Patient::new()?;
     // SAFETY: a structure of numbers, for which zero is a value: nothing is to be changed.
@@ -117,8 +117,8 @@ fn a_clock_that_nothing_keeps_right_is_told_where_certificates_are_verified() ->
     ] {
         let config = config(&[patient.service(&vip)?.health(keys)]);
         let (_, findings) = patient.diagnose(&[], &config, &[])?;
-        let told = findings.iter().any(|finding| finding["check"] == "clock");
-        ensure!(told == (matters && !is_right), "{keys}: {findings:#?}");
+        let reported = findings.iter().any(|finding| finding["check"] == "clock");
+        ensure!(reported == (matters && !is_right), "{keys}: {findings:#?}");
     }
     Ok(())
 }
@@ -249,7 +249,7 @@ fn what_a_driver_cannot_do_is_recognised() -> Result<()> {
 }
 
 #[test]
-fn what_an_ordinary_user_cannot_see_is_told_as_such() -> Result<()> {
+fn what_an_ordinary_user_cannot_see_is_reported_as_such() -> Result<()> {
     let _lane = Lane::shared()?;
     let patient = Patient::new()?;
     readable(patient.dir.path())?;

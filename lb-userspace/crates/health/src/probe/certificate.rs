@@ -397,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_is_told_by_names_serial_number_and_issuer() {
+    fn a_certificate_is_identified_by_names_serial_number_and_issuer() {
         let name = |params: &mut rcgen::CertificateParams, name: &str| {
             params.distinguished_name = rcgen::DistinguishedName::new();
             params.distinguished_name.push(rcgen::DnType::CommonName, name);
